@@ -1,0 +1,44 @@
+"""By hand: the same table of pairs, learned by gradient, with the training loop written out once.
+
+Previous : 01_bigram/count_bigram.py
+Changes  : Model, train
+Idea     : start from a table of zeros, guess, measure the surprise, and push every entry a little where it would have helped
+Teaches  : nn.Parameter, F.cross_entropy, loss.backward, common.train
+Source   : Rumelhart, Hinton and Williams 1986, Nature 323 (learning by gradient); Bridle 1990 (softmax)
+Expect   : the loss of the counted table, slowly: gradient descent finds by small steps what counting finds at once
+"""
+
+import torch
+from torch import nn
+
+from common.run import run
+from common.settings import Settings
+
+
+class Model(nn.Module):
+    """Token ids (B, T) -> logits (B, T, V)."""
+
+    def __init__(self, s: Settings, vocab_size: int):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(vocab_size, vocab_size))  # table[a, b]: the logit of b after a
+
+    def forward(self, ids):
+        return self.table[ids]                                          # (B, T, V)
+
+
+def train(model, data, s, journal):
+    """What `common.train` does from the next script on: guess, measure, differentiate, step."""
+    for step in journal.steps(model):
+        x, y = data.batch(step)                                         # characters and those that follow them  (B, T), (B, T)
+        logits = model(x)                                               # (B, T, V)
+        log_probability = logits - logits.exp().sum(dim=-1, keepdim=True).log()        # softmax, then log         (B, T, V)
+        loss = -log_probability.gather(-1, y[..., None]).mean()         # mean surprise at what came, in nats
+        model.table.grad = None
+        loss.backward()                                                 # d loss / d table, entry by entry
+        with torch.no_grad():
+            model.table -= s.lr * (1 - step / s.steps) * model.table.grad  # downhill, in ever smaller steps
+        journal.record(loss)
+
+
+if __name__ == "__main__":
+    run(Model, Settings(lr=400.0, steps=3000), train=train)

@@ -1,0 +1,53 @@
+"""Multi-head attention: several small heads side by side, each free to look for something else.
+
+Previous : 02_attention/positions.py
+Changes  : Head, MultiHeadAttention, Model
+Idea     : the width is cut into H heads of D = C / H; each has its own weights over the past
+Source   : Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2
+Expect   : better than one head of the same width, at the same number of parameters
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.run import run
+from common.settings import Settings
+
+
+class MultiHeadAttention(nn.Module):
+    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+
+    def __init__(self, n_embd: int, n_head: int, block_size: int):
+        super().__init__()
+        self.n_head = n_head
+        self.query = nn.Linear(n_embd, n_embd, bias=False)
+        self.key = nn.Linear(n_embd, n_embd, bias=False)
+        self.value = nn.Linear(n_embd, n_embd, bias=False)
+        self.register_buffer("past", torch.ones(block_size, block_size, dtype=torch.bool).tril(), persistent=False)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q, k, v = (f(x).view(B, T, self.n_head, -1).transpose(1, 2) for f in (self.query, self.key, self.value))  # (B, H, T, D)
+        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5                                                      # (B, H, T, T)
+        weights = F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)
+        return (weights @ v).transpose(1, 2).reshape(B, T, C)                                                     # heads side by side again
+
+
+class Model(nn.Module):
+    """Token ids (B, T) -> logits (B, T, V)."""
+
+    def __init__(self, s: Settings, vocab_size: int):
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, s.n_embd)
+        self.position = nn.Embedding(s.block_size, s.n_embd)
+        self.attention = MultiHeadAttention(s.n_embd, s.n_head, s.block_size)
+        self.head = nn.Linear(s.n_embd, vocab_size)
+
+    def forward(self, ids):
+        x = self.token(ids) + self.position.weight[: ids.size(1)]  # (B, T, C)
+        return self.head(self.attention(x))                        # (B, T, V)
+
+
+if __name__ == "__main__":
+    run(Model)

@@ -1,0 +1,63 @@
+"""Self-attention: each position decides for itself how much of each earlier one it takes.
+
+Previous : 02_attention/average.py
+Changes  : Head, Model, picture
+Idea     : the weights of the mean come from the data: a query asks, keys answer, values are gathered
+Source   : Vaswani et al. 2017, arXiv:1706.03762, equation 1
+Expect   : far better than the plain mean; no better than the bigram, for it cannot tell the last character from an earlier one
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.run import run
+from common.settings import Settings
+
+
+class Head(nn.Module):
+    """Each position gathers what it needs from its past. (B, T, C) -> (B, T, D)"""
+
+    def __init__(self, n_embd: int, head_size: int, block_size: int):
+        super().__init__()
+        self.query = nn.Linear(n_embd, head_size, bias=False)
+        self.key = nn.Linear(n_embd, head_size, bias=False)
+        self.value = nn.Linear(n_embd, head_size, bias=False)
+        self.register_buffer("past", torch.ones(block_size, block_size, dtype=torch.bool).tril(), persistent=False)
+
+    def weights(self, x):
+        """How much position t takes of position s: rows sum to 1, zero for s > t. (B, T, C) -> (B, T, T)"""
+        T = x.size(1)
+        q, k = self.query(x), self.key(x)                     # (B, T, D), (B, T, D)
+        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (B, T, T), of size about 1 whatever D is
+        return F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)
+
+    def forward(self, x):
+        return self.weights(x) @ self.value(x)                # (B, T, D)
+
+
+class Model(nn.Module):
+    """Token ids (B, T) -> logits (B, T, V)."""
+
+    def __init__(self, s: Settings, vocab_size: int):
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, s.n_embd)
+        self.attention = Head(s.n_embd, s.n_embd, s.block_size)
+        self.head = nn.Linear(s.n_embd, vocab_size)
+
+    def forward(self, ids):
+        x = self.token(ids)                  # (B, T, C)
+        return self.head(self.attention(x))  # (B, T, V)
+
+
+def picture(model, data, folder):
+    """Draw what each character of a line of the test text attends to."""
+    from common import plots
+
+    ids = data.first_line()                                 # (T,)
+    weights = model.attention.weights(model.token(ids))     # (T, T)
+    return [plots.attention(weights, data.tokenizer.decode(ids.tolist()), folder / "attention")]
+
+
+if __name__ == "__main__":
+    run(Model, picture=picture)

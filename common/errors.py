@@ -1,0 +1,37 @@
+"""Mistakes that a user can put right: one line that says what is wrong and what to do, exit code 2."""
+
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """Its message is the one line the user sees: the thing, the value, the way out."""
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` when a known name is close to `value`, else an empty string."""
+    match = difflib.get_close_matches(value, list(known), n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def command(main: Callable) -> Callable:
+    """Turn a UserError inside `main` into one line on stderr and exit code 2; Ctrl-C into exit code 130; a closed pipe into silence."""
+
+    @functools.wraps(main)
+    def wrapped(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            raise SystemExit(130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
+
+    return wrapped

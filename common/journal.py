@@ -1,0 +1,140 @@
+"""What happens around the steps of a run: progress, validation, checkpoints, an orderly stop, and the end of a run that diverged."""
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from common import checkpoint
+from common.data import Data
+from common.errors import UserError
+from common.metrics import score
+
+PACE = {"mininterval": 0.1 if sys.stderr.isatty() else 10.0, "delay": 0.3}  # in a log file, one line in ten seconds
+EVALUATIONS = 15  # points of a learning curve; a checkpoint is saved at each
+
+
+class Diverged(Exception):
+    """The loss or a weight is no longer a finite number."""
+
+
+class Stopped(Exception):
+    """Ctrl-C: the state is saved."""
+
+
+class Journal:
+    """Keeps the record of one run (one arm, one seed) in its folder.
+
+    `steps()` yields the numbers of the steps still to do; `record(loss)` ends each. The clock runs during steps only: neither
+    validation nor saving counts as training time.
+    """
+
+    def __init__(self, folder: Path, data: Data, steps: int, state: dict, resume: bool, label: str):
+        self.folder, self.data, self.total, self.label = folder, data, steps, label
+        self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "loss_sum": 0.0, "loss_count": 0}
+        self.resume, self.stop, self.looped, self.loss = resume, False, False, math.nan
+        self.every = max(1, math.ceil(steps / EVALUATIONS))
+
+    @property
+    def path(self) -> Path:
+        return self.folder / checkpoint.NAME
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run's folder: a second process with the same run is refused, and Ctrl-C is kept until the end of a step."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UserError(f"another process is training this run ({self.folder}); wait for it or stop it") from None
+        catches = threading.current_thread() is threading.main_thread()
+        previous = signal.signal(signal.SIGINT, self._interrupt) if catches else None
+        try:
+            yield
+        finally:
+            if catches:
+                signal.signal(signal.SIGINT, previous)
+            lock.release()
+
+    def _interrupt(self, *_) -> None:
+        if self.stop:  # the second Ctrl-C does not wait
+            raise KeyboardInterrupt
+        self.stop = True
+
+    def steps(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[int]:
+        """The numbers of the steps to do, with live loss and time left on the terminal."""
+        self.model, self.optimizer, self.looped = model, optimizer, True
+        if self.resume and self.path.exists():
+            self._restore()
+        else:
+            self.path.unlink(missing_ok=True)
+            self._evaluate()
+        with tqdm(total=self.total, initial=self.state["step"], desc=self.label, unit="step", dynamic_ncols=True, leave=False, **PACE) as self.bar:
+            for step in range(self.state["step"], self.total):
+                start = time.perf_counter()
+                yield step
+                self.state["seconds"] += time.perf_counter() - start
+                self._after(step + 1)
+
+    def finish(self, model: nn.Module, seconds: float) -> None:
+        """End a run that took no steps, as counting does: its time is `seconds`, its checkpoint the finished model."""
+        if not self.looped:
+            self.model, self.optimizer = model, None
+            self.state |= {"step": self.total, "seconds": seconds}
+            self._save()
+
+    def record(self, loss: Tensor) -> None:
+        """Take the loss of the step that ends here. Raises Diverged when it is not finite."""
+        self.loss = loss.item()
+        if not math.isfinite(self.loss):
+            raise Diverged(f"loss {self.loss} at step {self.state['step']}")
+        self.state["loss_sum"] += self.loss
+        self.state["loss_count"] += 1
+
+    def _after(self, done: int) -> None:
+        self.state["step"] = done
+        self.bar.update()
+        if done % 10 == 0:
+            self.bar.set_postfix_str(f"loss {self.loss:.3f}", refresh=False)
+        if done % self.every == 0 or done == self.total:
+            self._evaluate()
+            self._save()
+        if self.stop:
+            self._save()
+            raise Stopped
+
+    def _evaluate(self) -> None:
+        """A point of the learning curve: step, mean training loss since the last point, validation loss and bits per character."""
+        s = self.state
+        train_loss = s["loss_sum"] / s["loss_count"] if s["loss_count"] else None
+        found = score(self.model, self.data.validation, self.data.device)
+        if not math.isfinite(found.loss):
+            raise Diverged(f"validation loss {found.loss} at step {s['step']}")
+        s["curve"].append([s["step"], train_loss, found.loss, found.bpc])
+        s["loss_sum"], s["loss_count"] = 0.0, 0
+
+    def _save(self) -> None:
+        if not all(p.isfinite().all() for p in self.model.parameters()):
+            raise Diverged(f"a weight is not finite at step {self.state['step']}")
+        try:
+            checkpoint.save(self.path, self.model, self.optimizer, self.state)
+        except OSError as error:
+            raise UserError(f"the checkpoint cannot be written to {self.folder} ({error.strerror or error}); the last good one is kept") from None
+
+    def _restore(self) -> None:
+        saved = checkpoint.load(self.path)
+        for key, what in (("config_hash", "settings"), ("code_hash", "code"), ("corpus", "corpus"), ("seed", "seed")):
+            if saved.state.get(key) != self.state[key]:
+                raise UserError(f"cannot resume {self.folder}: its {what} changed since; run once without --resume")
+        checkpoint.restore_training(saved, self.model, self.optimizer)
+        self.state = saved.state

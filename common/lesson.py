@@ -1,0 +1,253 @@
+"""What a stage script says of itself: its header, its code as a fingerprint, and what it would run."""
+
+import ast
+import hashlib
+import os
+import re
+import runpy
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.errors import UserError, nearest
+from common.settings import Reading, Settings, config_hash, parse
+
+ROOT = Path(__file__).resolve().parents[1]
+FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also")
+
+COURSE = (
+    "01_bigram/count_bigram",
+    "01_bigram/ngram",
+    "01_bigram/by_hand",
+    "01_bigram/names_bigram",
+    "01_bigram/names_mlp",
+    "01_bigram/names_deep",
+    "01_bigram/names_wavenet",
+    "02_attention/bigram",
+    "02_attention/average",
+    "02_attention/self_attention",
+    "02_attention/positions",
+    "02_attention/multi_head",
+)
+
+BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage
+
+
+def logs_folder() -> Path:
+    """Where results go: $GPT_STAIRCASE_LOGS, else logs/ of the project."""
+    return Path(os.environ.get("GPT_STAIRCASE_LOGS") or ROOT / "logs")
+
+
+def experiment_name(script: Path) -> str:
+    """`.../02_attention/bigram.py` -> `02_attention/bigram`."""
+    return f"{script.parent.name}/{script.stem}"
+
+
+def find(name: str) -> str:
+    """The experiment of the course that `name` means: `bigram.py`, `02_attention/bigram` or `bigram`. Raises UserError."""
+    name = name.removesuffix(".py").rstrip("/")
+    matches = [e for e in COURSE if name in (e, e.split("/")[1])] or [e for e in COURSE if Path(name).resolve() == ROOT / e]
+    if len(matches) != 1:
+        what = f"means {' and '.join(matches)}" if matches else "is no script of the course"
+        raise UserError(f"{name!r} {what}{nearest(name, [*COURSE, *(e.split('/')[1] for e in COURSE)])}")
+    return matches[0]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The header docstring of a script, read."""
+
+    experiment: str
+    title: str
+    fields: dict[str, str]
+
+    @property
+    def previous(self) -> str | None:
+        value = self.fields.get("Previous", "none")
+        return None if value == "none" else value.removesuffix(".py")
+
+    @property
+    def changes(self) -> list[str]:
+        return _words(self.fields.get("Changes", ""))
+
+    @property
+    def teaches(self) -> list[str]:
+        return _words(self.fields.get("Teaches", ""))
+
+    @property
+    def variants(self) -> list[str]:
+        """Command lines the course runs besides the one without flags, which is the first: `""`."""
+        return ["", *(v.strip() for v in self.fields.get("Also", "").split(";") if v.strip())]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip() not in ("", "none")]
+
+
+def read_lesson(script: Path) -> Lesson:
+    """Parse the header of a script; a script without one has no title and no predecessor."""
+    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    title, _, rest = docstring.partition("\n")
+    fields: dict[str, str] = {}
+    key = None
+    for line in rest.splitlines():
+        match = re.match(rf"({'|'.join(FIELDS)})\s*: (.*)", line)
+        if match:
+            key = match[1]
+            fields[key] = match[2].strip()
+        elif key and line.startswith(" "):
+            fields[key] += " " + line.strip()
+        else:
+            key = None
+    return Lesson(experiment_name(script), title, fields)
+
+
+# ---- fingerprint of the code -----------------------------------------------------------------------------------------
+
+
+def canonical(node) -> object:
+    """A syntax tree as nested lists, the same from Python 3.10 to 3.13: no docstrings, no empty fields, nothing but what the code says."""
+    if isinstance(node, list):
+        return [canonical(n) for n in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("ctx", "kind", "type_comment")]
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+        fields = [(name, value[1:] if name == "body" else value) for name, value in fields]
+    return [type(node).__name__, [[name, canonical(value)] for name, value in fields]]
+
+
+@cache
+def code_hash(script: Path) -> str:
+    """12 hex digits that stand for the code of a script and of the parts of common/model that it imports, directly or not."""
+    seen, waiting, trees = set(), [script], []
+    while waiting:
+        path = waiting.pop(0)
+        if path in seen or not path.exists():
+            continue
+        seen.add(path)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        trees.append(canonical(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("common.model"):
+                waiting.append(ROOT / (node.module.replace(".", "/") + ".py"))
+                waiting += [ROOT / node.module.replace(".", "/") / name for name in ("__init__.py", *(f"{a.name}.py" for a in node.names))]
+    return hashlib.sha256(repr(trees).encode()).hexdigest()[:12]
+
+
+# ---- what a script would run -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a script hands to `run()`."""
+
+    script: Path
+    lesson: Lesson
+    arms: dict[str, Callable[[Settings, int], nn.Module]]
+    defaults: Settings
+    load: Callable
+    train: Callable
+    picture: Callable | None
+
+    @property
+    def experiment(self) -> str:
+        return self.lesson.experiment
+
+    def settings(self, flags: str = "") -> Settings:
+        """The settings of the course's run with these flags."""
+        return parse(self.defaults, "", shlex.split(flags))[0]
+
+    def reads(self, arm: str, s: Settings) -> set[str]:
+        """The settings that the model of an arm asks for."""
+        reading = Reading(s)
+        with torch.device("meta"):
+            self.arms[arm](reading, 65)
+        return reading.names
+
+    def trains(self, arm: str) -> bool:
+        """Whether the model of an arm has parameters; one that only counts has none."""
+        with torch.device("meta"):
+            return any(True for _ in self.arms[arm](self.defaults, 65).parameters())
+
+    def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
+        return config_hash(s, self.reads(arm, s), corpus)
+
+
+class Planned(BaseException):
+    """Ends a script at its call of `run()` while it is only being asked for its plan."""
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+
+
+planning = False
+
+
+def plan(script: Path) -> Plan:
+    """Execute a script up to its call of `run()` and return what it hands over. Raises UserError if it never calls it."""
+    global planning
+    before, planning = planning, True
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except Planned as planned:
+        return planned.plan
+    finally:
+        planning = before
+    raise UserError(f"{script} does not call run()")
+
+
+@cache
+def course_plan(experiment: str) -> Plan:
+    """The plan of an experiment of the course (`02_attention/bigram`)."""
+    return plan(ROOT / f"{experiment}.py")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One line of the course: an experiment, an arm, and the flags it was run with. Written `02_attention/bigram`, `ngram:5`, `names_mlp --keep-duplicates`."""
+
+    experiment: str
+    arm: str
+    flags: str = ""
+
+    def __str__(self) -> str:
+        arm = "" if self.arm == "default" else f":{self.arm}"
+        return f"{self.experiment}{arm} {self.flags}".strip()
+
+    def config(self, family: str | None = None) -> str:
+        """The configuration hash of the course's run, or of the same run on another corpus."""
+        p = course_plan(self.experiment)
+        return p.config(self.arm, p.settings(self.flags), family)
+
+    @property
+    def code(self) -> str:
+        return code_hash(ROOT / f"{self.experiment}.py")
+
+
+def refer(text: str) -> Reference:
+    """Read a reference. Without an arm it means the only or the first one. Raises UserError."""
+    name, _, flags = text.strip().partition(" ")
+    name, _, arm = name.partition(":")
+    experiment = find(name)
+    arms = list(course_plan(experiment).arms)
+    if arm and arm not in arms:
+        raise UserError(f"{experiment} has no arm {arm!r}{nearest(arm, arms)}; its arms: {', '.join(arms)}")
+    return Reference(experiment, arm or arms[0], flags.strip())
+
+
+def course_references(stage: str = "") -> list[Reference]:
+    """Every line of the course in course order, or those whose experiment begins with `stage`."""
+    found = []
+    for experiment in COURSE:
+        if experiment.startswith(stage):
+            p = course_plan(experiment)
+            found += [Reference(experiment, arm, flags) for flags in p.lesson.variants for arm in p.arms]
+    return found
+
+

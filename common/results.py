@@ -1,0 +1,215 @@
+"""logs/results_All.csv: its columns, the locked append, reading, and comparisons paired by seed.
+
+    python -m common.results compare multi_head positions
+    python -m common.results diff multi_head positions
+"""
+
+import csv
+import difflib
+import io
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from common.errors import UserError, command
+from common.lesson import ROOT, Reference, logs_folder, read_lesson, refer
+from common.metrics import PROTOCOL
+
+COLUMNS = (
+    "timestamp", "experiment", "arm", "seed", "corpus", "tokenizer", "vocab_size", "params", "n_layer", "n_head", "n_embd", "block_size",
+    "batch_size", "steps", "tokens_seen", "lr", "train_seconds", "tokens_per_second", "device", "dtype", "train_loss", "val_loss", "val_bpc",
+    "test_loss", "test_accuracy", "test_bpc", "test_perplexity", "last10_loss", "diverged", "config_hash", "code_hash", "protocol",
+    "git_commit", "torch_version",
+)  # fmt: skip
+VARYING = ("timestamp", "train_seconds", "tokens_per_second", "git_commit")  # what may differ when a run is repeated
+
+
+def results_path() -> Path:
+    return logs_folder() / "results_All.csv"
+
+
+def check_writable(path: Path | None = None) -> None:
+    """Raise UserError now, not after an hour of training, if the results file cannot be appended to or has a foreign header."""
+    path = path or results_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_suffix(".lock"), timeout=60):
+            _check_header(path)
+            if not os.access(path if path.exists() else path.parent, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"results cannot be written to {path} ({getattr(error, 'strerror', None) or error}); set GPT_STAIRCASE_LOGS to a folder that can, or use --no-log") from None
+
+
+def _check_header(path: Path) -> bool:
+    """True if the file has our header, False if there is no file yet or an empty one. Raises UserError for a foreign header."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline().rstrip("\r\n")
+    if header != ",".join(COLUMNS):
+        raise UserError(f"{path} is not a results file of this course (its first line is {header[:60]!r}); move it away, it is not overwritten")
+    return True
+
+
+def append(row: dict, path: Path | None = None) -> None:
+    """Add one row under a lock, in a single write. Raises UserError if the file is not ours, KeyError for a missing column."""
+    path = path or results_path()
+    with filelock.FileLock(path.with_suffix(".lock")):
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if not _check_header(path):
+            writer.writerow(COLUMNS)
+        elif not path.read_bytes().endswith(b"\n"):
+            text.write("\n")  # a write that was cut off stays a line of its own
+        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        with path.open("ab") as file:
+            file.write(text.getvalue().encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _cell(value) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def read(path: Path | None = None):
+    """Every row as a pandas DataFrame, empty if there is no file. Raises UserError for a foreign file or a row that is not whole."""
+    import pandas as pd
+
+    path = path or results_path()
+    if not _check_header(path):
+        return pd.DataFrame(columns=list(COLUMNS))
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, line in enumerate(csv.reader(file), start=1):
+            if len(line) != len(COLUMNS):
+                raise UserError(f"{path}, line {number} has {len(line)} cells instead of {len(COLUMNS)}; remove that line")
+    return pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str, "git_commit": str})
+
+
+def is_logged(row: dict, path: Path | None = None) -> bool:
+    """Whether this run (same seed, settings, code and protocol) already has a row."""
+    rows = read(path)
+    for name in ("experiment", "arm", "seed", "config_hash", "code_hash", "protocol"):
+        rows = rows[rows[name].astype(str) == str(row[name])]
+    return len(rows) > 0
+
+
+def course_rows(reference: Reference, rows=None, family: str | None = None):
+    """The rows the course uses for a reference: per seed the first one with the current settings, code and protocol, on one corpus.
+
+    family: the corpus, where it is not the one of the reference's settings.
+    """
+    rows = read() if rows is None else rows
+    found = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm) & (rows.protocol == PROTOCOL)]
+    found = found[(found.config_hash == reference.config(family)) & (found.code_hash == reference.code)]
+    found = found[found.corpus == found.corpus.iloc[0]] if len(found) else found
+    return found.drop_duplicates("seed").sort_values("seed")
+
+
+# ---- comparison ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over n seeds and the half-width of its 95 % interval (Student's t); the half-width is nan for a single seed."""
+
+    mean: float
+    half: float
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        """What a difference of something that should be low means: better, worse, or no measurable difference."""
+        if math.isnan(self.half):
+            return "one seed only: no verdict"
+        if abs(self.mean) <= self.half or self.mean == 0:
+            return "no measurable difference"
+        return "better" if self.mean < 0 else "worse"
+
+
+def interval(values) -> Interval:
+    """Mean and 95 % interval of independent values, one per seed."""
+    from scipy import stats
+
+    values = [float(v) for v in values]
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return Interval(mean, math.nan, len(values))
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return Interval(mean, float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values)), len(values))
+
+
+def paired(rows, base, column: str = "test_bpc") -> Interval:
+    """`rows` minus `base` in `column`, paired by seed. Raises UserError if they share no seed or were measured on different corpora."""
+    both = rows.merge(base, on="seed", suffixes=("", "_base"))
+    if not len(both):
+        raise UserError("the two have no seed in common; run both with the same --seeds")
+    if set(both.corpus) != set(both.corpus_base):
+        raise UserError(f"the two were measured on different corpora: {rows.corpus.iloc[0]} and {base.corpus.iloc[0]}")
+    return interval(both[column] - both[f"{column}_base"])
+
+
+def describe(reference: Reference, rows) -> str:
+    """One line: bits per character, loss and accuracy, over the seeds."""
+    bpc = interval(rows.test_bpc)
+    half = "" if math.isnan(bpc.half) else f" ± {bpc.half:.4f}"
+    return f"{str(reference):<34} test bpc {bpc.mean:.4f}{half}   loss {rows.test_loss.mean():.4f}   accuracy {100 * rows.test_accuracy.mean():.2f} %   seeds {' '.join(map(str, rows.seed))}"
+
+
+def _compare(a: Reference, b: Reference) -> None:
+    rows = {r: course_rows(r) for r in (a, b)}
+    for reference, found in rows.items():
+        if not len(found):
+            raise UserError(f"{reference} has no current row at default settings; run it with --seeds 1 2 3")
+    difference = paired(rows[a], rows[b])
+    for reference, found in rows.items():
+        print(describe(reference, found))
+    half = "" if math.isnan(difference.half) else f" ± {difference.half:.4f} (95 % interval, {difference.n} seeds)"
+    print(f"{a} minus {b}: {difference.mean:+.4f} bits per character{half}: {difference.verdict}")
+
+
+def code_difference(a: Path, b: Path) -> list[str]:
+    """Unified difference of two scripts without their header docstrings."""
+    import ast
+
+    bodies = []
+    for path in (b, a):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        tree = ast.parse("\n".join(lines))
+        bodies.append(lines[tree.body[0].end_lineno :] if ast.get_docstring(tree) is not None else lines)
+    names = [path.relative_to(ROOT).as_posix() for path in (b, a)]
+    return list(difflib.unified_diff(*bodies, *names, lineterm=""))
+
+
+def git_commit() -> str:
+    """The short hash of the commit, with a + when the course's code was changed since; empty outside a repository."""
+    try:
+        ask = {"cwd": ROOT, "capture_output": True, "text": True, "check": True, "timeout": 10}
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **ask).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--", "common", "0*"], **ask).stdout.strip()
+        return commit + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+@command
+def main() -> None:
+    if len(sys.argv) != 4 or sys.argv[1] not in ("compare", "diff"):
+        raise UserError("usage: python -m common.results compare|diff A B, where A and B are experiments, as multi_head, ngram:5 or 'names_mlp --keep-duplicates'")
+    a, b = refer(sys.argv[2]), refer(sys.argv[3])
+    if sys.argv[1] == "diff":
+        print("\n".join(code_difference(ROOT / f"{a.experiment}.py", ROOT / f"{b.experiment}.py")))
+        print(f"\n{a}: {read_lesson(ROOT / f'{a.experiment}.py').title}\n{b}: {read_lesson(ROOT / f'{b.experiment}.py').title}\n")
+    _compare(a, b)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""`run()`: the one call at the end of a script. Command line -> seeds x arms -> train -> measure -> results."""
+
+import dataclasses
+import datetime
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common import checkpoint, generate, lesson, results, summary
+from common.data import Data, text_data
+from common.errors import UserError, command, nearest
+from common.journal import Diverged, Journal, Stopped
+from common.lesson import Plan
+from common.metrics import PROTOCOL, Score, pair_entropy, score
+from common.settings import ARCHITECTURE, Options, Reading, Settings, flag, parse
+from common.train import train as train_with_adamw
+
+Arms = dict[str, Callable[[Settings, int], nn.Module]]
+
+
+def run(
+    model: Callable[[Settings, int], nn.Module] | Arms,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    *,
+    load: Callable[..., Data] = text_data,
+    train: Callable = train_with_adamw,
+    picture: Callable | None = None,
+) -> None:
+    """Do what the command line asks for with `model` (or with each of several arms), and append every result to the results file.
+
+    model(settings, vocab_size) -> module from ids (B, T) to logits (B, T, V), or (B, V) where the data has one target per window.
+    load(settings, device, tokenizer) -> Data. train(module, data, settings, journal) trains in place. picture(module, data, folder)
+    draws what a script has to show and returns the paths of what it wrote.
+    """
+    script = Path(sys._getframe(1).f_globals["__file__"]).resolve()
+    arms = model if isinstance(model, dict) else {"default": model}
+    plan = Plan(script, lesson.read_lesson(script), arms, settings, load, train, picture)
+    if lesson.planning:
+        raise lesson.Planned(plan)
+    _main(plan)
+
+
+@command
+def _main(plan: Plan) -> None:
+    s, options = parse(plan.defaults, f"{plan.lesson.title} {plan.lesson.fields.get('Idea', '')}")
+    arms = _chosen_arms(plan, options)
+    device = _device(options.device)
+    for arm in arms:
+        _check_settings(plan, arm, s)
+    if options.generate:
+        _generate(plan, arms, options, device)
+    elif options.check:
+        _overfit(plan, arms, s, options, device)
+    else:
+        _train(plan, arms, s, options, device)
+
+
+def _chosen_arms(plan: Plan, options: Options) -> list[str]:
+    for arm in options.arms:
+        if arm not in plan.arms:
+            raise UserError(f"arm {arm!r} is not known{nearest(arm, plan.arms)}; the arms of {plan.experiment}: {', '.join(plan.arms)}")
+    return [arm for arm in plan.arms if arm in options.arms or not options.arms]
+
+
+def _device(name: str) -> str:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(d for d in ("cuda", "mps", "cpu") if available[d])
+    if not available[name]:
+        raise UserError(f"--device {name} is not available on this machine; use {' or '.join(d for d, there in available.items() if there)}")
+    return name
+
+
+def _check_settings(plan: Plan, arm: str, s: Settings) -> None:
+    """Refuse sizes that do not fit together, and settings that the model of this script would silently ignore."""
+    if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and s.n_embd % s.n_head:
+        raise UserError(f"--n-embd {s.n_embd} is not divisible by --n-head {s.n_head}; each head takes an equal share of the width")
+    reads = plan.reads(arm, s) | {"block_size"}
+    counts = () if plan.trains(arm) else ("steps", "batch_size", "lr", "init_from")
+    for name in (*ARCHITECTURE, *counts):
+        if name not in reads and getattr(s, name) != getattr(plan.defaults, name):
+            raise UserError(f"{flag(name)} does nothing in {plan.experiment}: its model has no use for it; leave it out")
+
+
+def _load_data(plan: Plan, s: Settings, device: str, options: Options) -> Data:
+    """The data, with the vocabulary of the run that `init_from` names. Raises UserError when it cannot say the prompt."""
+    tokenizer = checkpoint.tokenizer_of(_initial(s, options.seeds[0])) if s.init_from else None
+    data = plan.load(s, device, tokenizer)
+    if options.prompt is not None:
+        data.tokenizer.encode(options.prompt)
+    return data
+
+
+def _initial(s: Settings, seed: int) -> Path:
+    """The checkpoint that `init_from` names: a run folder, or the run of an experiment with the same seed."""
+    if (Path(s.init_from) / checkpoint.NAME).exists():
+        return Path(s.init_from) / checkpoint.NAME
+    reference = lesson.refer(s.init_from)
+    return generate.last_run(reference.experiment, reference.arm, seed, reference.config()) / checkpoint.NAME
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
+    if options.log:
+        results.check_writable()
+    data = _load_data(plan, s, device, options)
+    rows, folder, paths = [], None, []
+    for arm in arms:
+        for seed in options.seeds:
+            try:
+                row, model, folder = _run_one(plan, arm, seed, s, options, data)
+            except Stopped:
+                print(f"\nstopped, state saved; go on with: python {' '.join([a for a in sys.argv if a != '--resume'])} --resume", file=sys.stderr)
+                raise SystemExit(130) from None
+            rows.append(row)
+            if model is not None and seed == options.seeds[0]:
+                print(generate.sample(model, data, s, seed, options.prompt or ""))
+                paths += plan.picture(model, data, folder) if plan.picture else []
+    print(summary.table(plan, rows, data.corpus.family))
+    paths += summary.curves(plan, rows, [generate.run_folder(plan.experiment, r["arm"], r["seed"], r["config_hash"]) for r in rows])
+    for path in paths:
+        print(f"picture     {path}")
+    print(f"checkpoint  {folder}")
+    print(f"results     {results.results_path() if options.log else 'not logged (--no-log)'}")
+
+
+def _run_one(plan: Plan, arm: str, seed: int, s: Settings, options: Options, data: Data) -> tuple[dict, nn.Module | None, Path]:
+    """Train one arm with one seed, measure it, and append its row. Returns the row, the model (None if it diverged) and its folder."""
+    torch.manual_seed(seed)
+    reading = Reading(s)
+    model = plan.arms[arm](reading, data.tokenizer.vocab_size).to(data.device)
+    config = plan.config(arm, s, data.corpus.family)
+    state = {
+        "experiment": plan.experiment, "arm": arm, "seed": seed, "settings": dataclasses.asdict(s), "tokenizer": data.tokenizer.state(),
+        "corpus": data.corpus.name, "script": plan.experiment + ".py", "config_hash": config, "code_hash": lesson.code_hash(plan.script),
+    }  # fmt: skip
+    if s.init_from:
+        checkpoint.restore_model(checkpoint.load(_initial(s, seed)), model)
+    folder = generate.run_folder(plan.experiment, arm, seed, config)
+    name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
+    journal = Journal(folder, data, s.steps, state, options.resume, f"{name} seed {seed}")
+    with journal.held():
+        try:
+            start = time.perf_counter()
+            plan.train(model, data.with_seed(seed), s, journal)
+            journal.finish(model, time.perf_counter() - start)
+            scores = _measure(model, data)
+        except Diverged as why:
+            print(f"{name} seed {seed} diverged ({why}); the row says so, the last good checkpoint is kept")
+            scores = None
+    if journal.stop:
+        raise Stopped
+    row = _row(plan, arm, seed, s, data, reading.names, model, journal, scores)
+    if options.log and not (options.resume and results.is_logged(row)):
+        results.append(row)
+    return row, model if scores else None, folder
+
+
+def _measure(model: nn.Module, data: Data) -> dict[str, Score]:
+    """Scores on validation, test, and the end of the training text, as long as the validation text. Raises Diverged if not finite."""
+    scores = {"train": score(model, data.train.tail(len(data.validation)), data.device)}
+    scores |= {name: score(model, getattr(data, name), data.device) for name in ("validation", "test")}
+    if not all(math.isfinite(found.loss) for found in scores.values()):
+        raise Diverged("a score is not finite")
+    return scores
+
+
+def _row(plan, arm, seed, s, data, reads, model, journal, scores) -> dict:
+    seconds = journal.state["seconds"]
+    tokens = journal.state["step"] * data.batch(0)[1].numel() if journal.looped else len(data.train)
+    row = dict.fromkeys(results.COLUMNS)
+    row |= {name: getattr(s, name) for name in ("block_size", "dtype", *(("batch_size", "steps", "lr") if journal.looped else ()))}
+    row |= {name: getattr(s, name) for name in ARCHITECTURE if name in reads}
+    row |= {
+        "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "experiment": plan.experiment, "arm": arm, "seed": seed, "corpus": data.corpus.name, "tokenizer": data.tokenizer.name,
+        "vocab_size": data.tokenizer.vocab_size, "params": sum(p.numel() for p in model.parameters()), "tokens_seen": tokens,
+        "train_seconds": round(seconds, 3), "tokens_per_second": round(tokens / seconds) if seconds else None, "device": data.device,
+        "diverged": scores is None, "config_hash": journal.state["config_hash"], "code_hash": journal.state["code_hash"],
+        "protocol": PROTOCOL, "git_commit": results.git_commit(), "torch_version": torch.__version__,
+    }  # fmt: skip
+    if scores:
+        val, test = scores["validation"], scores["test"]
+        row |= {
+            "train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc, "test_loss": test.loss, "test_accuracy": test.accuracy,
+            "test_bpc": test.bpc, "test_perplexity": test.perplexity, "last10_loss": (val + test).loss,
+        }  # fmt: skip
+    return row
+
+
+# ---- the other things a script can do --------------------------------------------------------------------------------
+
+
+def _generate(plan: Plan, arms: list[str], options: Options, device: str) -> None:
+    for arm in arms:
+        for seed in options.seeds:
+            folder = generate.last_run(plan.experiment, arm, seed)
+            print(f"{folder}:\n{generate.load_run(folder, device).sample(options.prompt or '', seed=int(time.time()))}")
+
+
+def _overfit(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
+    """Train on one batch of four windows and compare with the best that any table of letter pairs could do on that batch."""
+    data = _load_data(plan, dataclasses.replace(s, batch_size=4), device, options)
+    x, y = data.batch(0)
+    floor = pair_entropy(x if x.ndim == y.ndim else x[:, -1], y)
+    for arm in arms:
+        torch.manual_seed(1)
+        model = plan.arms[arm](s, data.tokenizer.vocab_size).to(device)
+        if not any(p.requires_grad for p in model.parameters()):
+            raise UserError(f"{plan.experiment} counts; it has nothing to overfit, so --check has nothing to check")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+        for step in range(500):
+            loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
+            if step == 0:
+                print(f"{arm}: untrained loss {loss.item():.3f} nats, a uniform guess has {math.log(data.tokenizer.vocab_size):.3f}")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        verdict = loss.item() <= floor + 0.05
+        print(f"{arm}: one batch learned to {loss.item():.3f} nats; the best table of pairs has {floor:.3f} there: {'ok' if verdict else 'FAILED'}")
+        if not verdict:
+            raise SystemExit(1)

@@ -1,0 +1,145 @@
+"""The settings of a run and its command line. The values below are the course setting: one place, the same for every stage from 02 to 05."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from common.errors import UserError
+
+ARCHITECTURE = ("n_layer", "n_head", "n_embd", "block_size")  # what a model may or may not read; the rest concerns every run
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the outcome of a run, apart from the seed."""
+
+    corpus: str = "tinyshakespeare"
+    """Name of a corpus, or path to a UTF-8 text file."""
+    steps: int = 1500
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Windows per step."""
+    block_size: int = 64
+    """Context: the tokens a model sees at once."""
+    lr: float = 1e-3
+    """Learning rate."""
+    n_embd: int = 64
+    """Width of the model."""
+    n_head: int = 4
+    """Attention heads."""
+    n_layer: int = 4
+    """Blocks, one after the other."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic; bfloat16 is mixed precision with float32 weights."""
+    init_from: str | None = None
+    """Start from the weights of an earlier run (experiment or run folder): fine-tuning."""
+
+
+@dataclass(frozen=True)
+class NamesSettings(Settings):
+    """Settings of the scripts that invent names."""
+
+    corpus: str = "names"
+    """`names`, `indian`, or path to a UTF-8 file with a name per line."""
+    keep_duplicates: bool = False
+    """Leave names that occur twice in the list, as published figures do; some are then in train and test."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run; none of these changes what a seed gives."""
+
+    seeds: tuple[int, ...] = (1,)
+    """One run per seed."""
+    arms: tuple[str, ...] = ()
+    """Which alternatives to train (none named: all)."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    resume: bool = False
+    """Go on from the last checkpoint, and skip what is finished."""
+    check: bool = False
+    """Overfit one batch instead of training: proves in seconds that the model can learn."""
+    generate: bool = False
+    """Sample from the last checkpoint instead of training."""
+    prompt: str | None = None
+    """Text that the sample goes on from."""
+    log: bool = True
+    """Append the result to logs/results_All.csv."""
+
+
+def parse(defaults: Settings, description: str, arguments: list[str] | None = None) -> tuple[Settings, Options]:
+    """Settings and options from the command line. Raises UserError, one line, for what cannot be parsed or cannot be meant."""
+    parser = dataclasses.make_dataclass("Command", [("settings", type(defaults), defaults), ("run", Options, Options())])
+    command = parse_as(parser, arguments, description)
+    _validate(command.settings, command.run)
+    return command.settings, command.run
+
+
+def parse_as(parser: type, arguments: list[str] | None, description: str | None = None):
+    """An instance of a dataclass from the command line. Raises UserError, one line, for what cannot be parsed."""
+    import tyro
+
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            config = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
+            return tyro.cli(parser, description=description, args=arguments, config=config)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_one_line(message.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The sentence inside the box that the parser prints."""
+    lines = [line.strip("│ \n") for line in box.splitlines()]
+    inside = [line for line in lines if line and line[0] not in "╭╰"]
+    rule = next((i for i, line in enumerate(inside) if line.startswith("─")), len(inside))
+    return f"{' '.join(inside[:rule])} (--help lists all flags)"
+
+
+def _validate(s: Settings, options: Options) -> None:
+    for name in ("steps", "batch_size", "block_size", "n_embd", "n_head", "n_layer"):
+        if getattr(s, name) < 1:
+            raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 1")
+    if not 0 < s.lr < float("inf"):
+        raise UserError(f"--lr {s.lr} makes no sense; it must be above 0")
+    if not options.seeds:
+        raise UserError("--seeds names no seed; give one or more, for example --seeds 1 2 3")
+    for seed in options.seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seeds {seed} makes no sense; a seed is a whole number from 0 to 4294967295")
+    if len(set(options.seeds)) < len(options.seeds):
+        raise UserError(f"--seeds {' '.join(map(str, options.seeds))} names a seed twice; each seed gives one run")
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting: `n_embd` -> `--n-embd`."""
+    return "--" + name.replace("_", "-")
+
+
+class Reading:
+    """Passes on the settings a model asks for and remembers which, so that a result lists only what mattered."""
+
+    def __init__(self, settings: Settings):
+        self._settings, self.names = settings, set()
+
+    def __getattr__(self, name: str):
+        value = getattr(self._settings, name)
+        self.names.add(name)
+        return value
+
+
+def config_hash(s: Settings, reads: set[str], corpus: str | None = None) -> str:
+    """12 hex digits that stand for the settings that mattered: the general ones and those the model reads.
+
+    A setting that is off (None, False, 0) is left out: adding a new one to the course leaves the rows of old runs valid.
+    `corpus` overrides the name, where a run went on with another corpus than it was asked for.
+    """
+    values = dataclasses.asdict(s) | ({"corpus": corpus} if corpus else {})
+    kept = {k: v for k, v in values.items() if v and (k not in ARCHITECTURE or k in reads or k == "block_size")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]

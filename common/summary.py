@@ -1,0 +1,70 @@
+"""What a run tells at its end: its result beside its predecessor and the baselines, and its learning curves."""
+
+import math
+from pathlib import Path
+
+from common import checkpoint, lesson, results
+from common.errors import UserError
+from common.lesson import Plan, Reference
+
+COLUMNS = f"{'':<36}{'test bpc':>10}{'accuracy':>10}{'test loss':>11}{'seconds':>9}"
+
+
+def table(plan: Plan, rows: list[dict], family: str) -> str:
+    """The rows of this run (mean over seeds), the predecessor, and the baselines, as far as they were measured on the same corpus."""
+    lines = ["", COLUMNS]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = [row for row in rows if row["arm"] == arm]
+        name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
+        lines.append(_line(name, [row for row in own if not row["diverged"]], len(own)))
+    if plan.lesson.previous:
+        lines.append(_previous(plan.lesson.previous, family))
+    baselines = {label: _course(lesson.refer(reference), family) for label, reference in lesson.BASELINES.items()}
+    known = [f"{label} {sum(r['test_bpc'] for r in found) / len(found):.3f}" for label, found in baselines.items() if found]
+    if known:
+        lines.append(f"counting, bits per character: {' · '.join(known)}")
+    return "\n".join(lines)
+
+
+def _course(reference: Reference, family: str) -> list[dict]:
+    """The course's rows for a reference on this corpus; none if it was never run, or the results cannot be read."""
+    try:
+        found = results.course_rows(reference, family=family)
+    except UserError:
+        return []
+    return found[found.diverged == False].to_dict("records")  # noqa: E712 (a column)
+
+
+def _previous(experiment: str, family: str) -> str:
+    reference = lesson.refer(experiment)
+    found = _course(reference, family)
+    return _line(str(reference), found, len(found)) if found else f"{experiment:<36} not measured here yet: python {experiment}.py"
+
+
+def _line(name: str, rows: list[dict], runs: int) -> str:
+    if not rows:
+        return f"{name:<36}{'diverged':>10}"
+    mean = {column: sum(row[column] for row in rows) / len(rows) for column in ("test_bpc", "test_accuracy", "test_loss", "train_seconds")}
+    note = f"   mean of {runs} seeds" if runs > 1 else ""
+    note += f", {runs - len(rows)} diverged" if runs > len(rows) else ""
+    return f"{name:<36}{mean['test_bpc']:>10.4f}{100 * mean['test_accuracy']:>8.2f} %{mean['test_loss']:>11.4f}{mean['train_seconds']:>9.1f}{note}"
+
+
+def read_curve(folder: Path) -> list[tuple[int, float, float, float]]:
+    """Points of a run's learning curve: step, training loss (nan at step 0), validation loss, validation bits per character."""
+    path = folder / checkpoint.NAME
+    curve = checkpoint.load(path).state["curve"] if path.exists() else []
+    return [(step, math.nan if train is None else train, loss, bpc) for step, train, loss, bpc in curve]
+
+
+def curves(plan: Plan, rows: list[dict], folders: list[Path]) -> list[Path]:
+    """Draw the learning curves of these runs beside one another, if they have any. Returns what was written."""
+    found = [(row["arm"], row["seed"], read_curve(folder)) for row, folder in zip(rows, folders, strict=True)]
+    found = [entry for entry in found if entry[2]]
+    if not found:
+        return []
+    from common import plots
+
+    path = lesson.logs_folder() / "runs" / plan.experiment / "curves.png"
+    plots.run_curves(plan.experiment, found, path)
+    return [path]
