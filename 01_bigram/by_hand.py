@@ -1,7 +1,7 @@
 """By hand: the same table of pairs, learned by gradient, with the training loop written out once.
 
 Previous : 01_bigram/count_bigram.py
-Changes  : Model, train
+Changes  : Model, count, train
 Idea     : start from a table of zeros, guess, measure the surprise, and push every entry a little where it would have helped
 Teaches  : nn.Parameter, F.cross_entropy, loss.backward, common.train
 Source   : Rumelhart, Hinton and Williams 1986, Nature 323 (learning by gradient); Bridle 1990 (softmax)

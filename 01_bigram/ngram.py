@@ -33,8 +33,9 @@ class Table(nn.Module):
         """keys (S,) in order, counts (S,) of each; contexts: the size of the table before."""
         n1, n2, n3, n4 = (float((counts == i).sum()) for i in (1, 2, 3, 4))
         y = n1 / max(n1 + 2 * n2, 1)
-        discount = torch.tensor([0.0] + [i - (i + 1) * y * more / fewer if fewer else i for i, fewer, more in ((1, n1, n2), (2, n2, n3), (3, n3, n4))])
-        taken = discount.clamp(min=0)[counts.clamp(max=3)]                          # 0, D1, D2, D3+ of every count   (S,)
+        steps = ((1, n1, n2), (2, n2, n3), (3, n3, n4))
+        discount = torch.tensor([0.0] + [i - (i + 1) * y * more / fewer if fewer else i for i, fewer, more in steps])
+        taken = discount.clamp(min=0)[counts.clamp(max=3)]                          # 0, D1, D2 or D3+, by count      (S,)
         context = keys // vocab_size
         total = torch.zeros(contexts).index_add(0, context, counts.float())
         self.keys = keys

@@ -1,7 +1,7 @@
 """Self-attention: each position decides for itself how much of each earlier one it takes.
 
 Previous : 02_attention/average.py
-Changes  : Head, Model, picture
+Changes  : Average, Head, Model, picture
 Idea     : the weights of the mean come from the data: a query asks, keys answer, values are gathered
 Source   : Vaswani et al. 2017, arXiv:1706.03762, equation 1
 Expect   : far better than the plain mean; no better than the bigram, for it cannot tell the last character from an earlier one
@@ -54,8 +54,8 @@ def picture(model, data, folder):
     """Draw what each character of a line of the test text attends to."""
     from common import plots
 
-    ids = data.first_line()                                 # (T,)
-    weights = model.attention.weights(model.token(ids))     # (T, T)
+    ids = data.first_line()                                       # (T,)
+    weights = model.attention.weights(model.token(ids[None]))[0]  # (T, T)
     return [plots.attention(weights, data.tokenizer.decode(ids.tolist()), folder / "attention")]
 
 

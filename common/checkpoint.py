@@ -26,7 +26,7 @@ class Checkpoint:
 
 
 def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, state: dict) -> None:
-    """Write `path` atomically: weights, the optimiser's moments, the random state, and `state` (JSON). Raises OSError if the disk is full."""
+    """Write `path` atomically: weights, the optimiser's moments, the random state, `state` (JSON). Raises OSError if it cannot."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_initialized():
@@ -55,7 +55,9 @@ def load(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}; train first") from None
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise UserError(f"{path} is not a whole checkpoint of this course ({error or type(error).__name__}); remove it and train again") from None
+        raise UserError(
+            f"{path} is not a whole checkpoint of this course ({error or type(error).__name__}); remove it and train again"
+        ) from None
 
 
 def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
@@ -68,7 +70,10 @@ def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
     saved = {k: v.shape for k, v in weights.items()}
     if own != saved:
         name = sorted(k for k in own.keys() | saved.keys() if own.get(k) != saved.get(k))[0]
-        raise UserError(f"the checkpoint is of another model: {name} is {_shape(saved, name)} there and {_shape(own, name)} here; use the settings it was trained with")
+        raise UserError(
+            f"the checkpoint is of another model: {name} is {_shape(saved, name)} there and {_shape(own, name)} here; "
+            "use the settings it was trained with"
+        )
     model.load_state_dict(weights)
 
 

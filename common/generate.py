@@ -53,7 +53,7 @@ def generate(
     model.eval()
     try:
         for _ in range(length):
-            logits = model(ids[:, -block_size:])                     # (B, T, V) or (B, V)
+            logits = model(ids[:, -block_size:])  # (B, T, V) or (B, V)
             logits = (logits[:, -1] if logits.ndim == 3 else logits).float().cpu()
             if temperature == 0:
                 chosen = logits.argmax(dim=-1)
@@ -74,13 +74,17 @@ def text(model: nn.Module, tokenizer, block_size: int, prompt: str, length: int,
     return prompt + tokenizer.decode(int(token) for token in generate(model, ids, block_size, length, generator=generator, **how))
 
 
-def names(model: nn.Module, tokenizer, block_size: int, known: frozenset[str], count: int, seed: int, prompt: str = "", device: str = "cpu", **how) -> list[str]:
+def names(
+    model: nn.Module, tokenizer, block_size: int, known: frozenset[str], count: int, seed: int, prompt: str = "", device: str = "cpu", **how
+) -> list[str]:
     """`count` different names that are not in `known`, each beginning with `prompt`; fewer if the model hardly invents any."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.from_numpy(tokenizer.encode("\n" * block_size + prompt))
     found: dict[str, None] = {}
     for _ in range(20):
-        rows = torch.stack(list(generate(model, start.repeat(2 * count, 1).to(device), block_size, 30, generator=generator, **how)), dim=1)  # (B, 30)
+        rows = torch.stack(
+            list(generate(model, start.repeat(2 * count, 1).to(device), block_size, 30, generator=generator, **how)), dim=1
+        )  # (B, 30)
         for row in rows.tolist():
             name = prompt + tokenizer.decode(row).split("\n")[0]
             if name != prompt and name not in known and len(found) < count:
@@ -129,7 +133,9 @@ def last_run(experiment: str, arm: str, seed: int, config: str = "") -> Path:
     found = [wanted] if wanted.is_dir() else list(wanted.parent.glob(f"{arm}-seed{seed}-*"))
     found = [folder for folder in found if (folder / checkpoint.NAME).exists()]
     if not found:
-        raise UserError(f"{experiment} has no checkpoint of arm {arm!r}, seed {seed}; train it first: python {experiment}.py --seeds {seed}")
+        raise UserError(
+            f"{experiment} has no checkpoint of arm {arm!r}, seed {seed}; train it first: python {experiment}.py --seeds {seed}"
+        )
     return max(found, key=lambda folder: (folder / checkpoint.NAME).stat().st_mtime)
 
 

@@ -79,7 +79,9 @@ class Journal:
         else:
             self.path.unlink(missing_ok=True)
             self._evaluate()
-        with tqdm(total=self.total, initial=self.state["step"], desc=self.label, unit="step", dynamic_ncols=True, leave=False, **PACE) as self.bar:
+        with tqdm(
+            total=self.total, initial=self.state["step"], desc=self.label, unit="step", dynamic_ncols=True, leave=False, **PACE
+        ) as self.bar:
             for step in range(self.state["step"], self.total):
                 start = time.perf_counter()
                 yield step
@@ -129,7 +131,9 @@ class Journal:
         try:
             checkpoint.save(self.path, self.model, self.optimizer, self.state)
         except OSError as error:
-            raise UserError(f"the checkpoint cannot be written to {self.folder} ({error.strerror or error}); the last good one is kept") from None
+            raise UserError(
+                f"the checkpoint cannot be written to {self.folder} ({error.strerror or error}); the last good one is kept"
+            ) from None
 
     def _restore(self) -> None:
         saved = checkpoint.load(self.path)

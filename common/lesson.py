@@ -116,7 +116,9 @@ def canonical(node) -> object:
         return [canonical(n) for n in node]
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("ctx", "kind", "type_comment")]
+    fields = [
+        (name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("ctx", "kind", "type_comment")
+    ]
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
         fields = [(name, value[1:] if name == "body" else value) for name, value in fields]
     return [type(node).__name__, [[name, canonical(value)] for name, value in fields]]
@@ -210,7 +212,10 @@ def course_plan(experiment: str) -> Plan:
 
 @dataclass(frozen=True)
 class Reference:
-    """One line of the course: an experiment, an arm, and the flags it was run with. Written `02_attention/bigram`, `ngram:5`, `names_mlp --keep-duplicates`."""
+    """One line of the course: an experiment, an arm, and the flags it was run with.
+
+    Written `02_attention/bigram`, `ngram:5` or `names_mlp --keep-duplicates`.
+    """
 
     experiment: str
     arm: str
@@ -249,5 +254,3 @@ def course_references(stage: str = "") -> list[Reference]:
             p = course_plan(experiment)
             found += [Reference(experiment, arm, flags) for flags in p.lesson.variants for arm in p.arms]
     return found
-
-

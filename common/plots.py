@@ -1,37 +1,187 @@
 """Every picture of the course. Colours are those of Okabe and Ito, which colour-blind readers can tell apart."""
 
+import csv
+import hashlib
+import io
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+from common.lesson import logs_folder
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 WIDTH = 8.0  # inches; at 110 dots per inch this is the width of a README page
-
-plt.rcParams.update({
-    "figure.dpi": 110, "savefig.bbox": "tight", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True,
+STYLE = {
+    "figure.dpi": 110, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True,
     "legend.frameon": False, "figure.facecolor": "white", "savefig.facecolor": "white",
-})  # fmt: skip
+}  # fmt: skip
 
 
-def save(figure, path: Path, **metadata: str) -> None:
-    """Write a PNG; `metadata` stands in its header, where `python -m common.report --check` reads it."""
+def folder() -> Path:
+    """Where the tracked plots are."""
+    return logs_folder() / "plots"
+
+
+# ---- a picture carries the fingerprint of its data -------------------------------------------------------------------
+
+
+def mark(data: str, source: str = "") -> str:
+    """What stands in a picture's header: a fingerprint of the data drawn, and of the code that made the data where that is known."""
+    return f"{hashlib.sha256(data.encode()).hexdigest()[:16]} {source}".strip()
+
+
+def save(figure, path: Path, mark: str = "") -> None:
+    """Write a PNG with `mark` in its header."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None, **metadata})
+    figure.savefig(path, metadata={"Software": None, "Description": mark}, bbox_inches="tight")
     plt.close(figure)
+
+
+def copy_marked(drawn: Path, tracked: Path, data: str, source: str) -> None:
+    """Copy a picture and put the mark of its data and source in the header of the copy."""
+    from PIL import Image, PngImagePlugin
+
+    header = PngImagePlugin.PngInfo()
+    header.add_text("Description", mark(data, source))
+    tracked.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(drawn) as image:
+        image.save(tracked, pnginfo=header, dpi=image.info.get("dpi", (110, 110)))
+
+
+def mark_problem(path: Path, data: str, source: str = "") -> list[str]:
+    """One line if the picture beside the data file `path` is missing or was drawn from other data, else none."""
+    from PIL import Image
+
+    picture = path.with_suffix(".png")
+    if not picture.exists():
+        return [f"{picture.name} is missing"]
+    with Image.open(picture) as image:
+        found = image.info.get("Description", "")
+    return [] if found == mark(data, source) else [f"{picture.name} was drawn from other data than {path.name} holds, or by other code"]
+
+
+# ---- learning curves -------------------------------------------------------------------------------------------------
 
 
 def run_curves(experiment: str, runs: list[tuple[str, int, list]], path: Path) -> None:
     """Validation bits per character against steps, one line for each (arm, seed, curve) of a run."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 4))
-    arms = list(dict.fromkeys(arm for arm, _, _ in runs))
-    for arm, seed, curve in runs:
-        label = f"seed {seed}" if len(arms) == 1 else f"{arm}, seed {seed}"
-        axes.plot([p[0] for p in curve], [p[3] for p in curve], "o-", ms=3, color=COLOURS[arms.index(arm) % 8], alpha=1 if len(arms) > 1 else 0.7, label=label)
-    axes.set(title=f"{experiment}: how fast does it learn?", xlabel="steps", ylabel="validation, bits per character")
-    axes.legend()
-    save(figure, path)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 4))
+        arms = list(dict.fromkeys(arm for arm, _, _ in runs))
+        for arm, seed, curve in runs:
+            label = f"seed {seed}" if len(arms) == 1 else f"{arm}, seed {seed}"
+            axes.plot([p[0] for p in curve], [p[3] for p in curve], "o-", ms=3, color=COLOURS[arms.index(arm) % 8], alpha=0.8, label=label)
+        axes.set(title=f"{experiment}: how fast does it learn?", xlabel="steps", ylabel="validation, bits per character")
+        axes.legend()
+        save(figure, path)
+
+
+def stage_curves(frame, stage: str, path: Path, mark: str) -> None:
+    """Validation bits per character of a stage's scripts against steps: one panel per number of steps, thin lines are single seeds."""
+    frame = frame.assign(
+        line=frame.experiment.str.split("/").str[1]
+        + frame.arm.map(lambda a: "" if a == "default" else f":{a}")
+        + frame.flags.map(lambda f: f" {f}" if f else "")
+    )
+    last = frame.groupby("line", sort=False).step.max()
+    panels = list(dict.fromkeys(last))
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(len(panels), 1, figsize=(WIDTH, 3.4 * len(panels) + 0.6), squeeze=False)
+        for axes, steps in zip(grid[:, 0], panels, strict=True):
+            lines = [line for line in last.index if last[line] == steps]
+            ends = []
+            for colour, line in zip(COLOURS, lines, strict=False):
+                own = frame[frame.line == line]
+                for _, seed in own.groupby("seed"):
+                    axes.plot(seed.step, seed.val_bpc, color=colour, lw=0.8, alpha=0.5)
+                mean = own.groupby("step").val_bpc.mean()
+                axes.plot(mean.index, mean, color=colour, lw=2)
+                ends.append((mean.iloc[-1], line, colour))
+            tail = frame[frame.line.isin(lines) & (frame.step > 0)].val_bpc
+            low, high = tail.min(), min(tail.max(), tail.min() + 4 * (tail.quantile(0.9) - tail.min()) + 0.05)
+            margin = 0.06 * (high - low)
+            axes.set(ylim=(low - margin, high + margin), xlim=(0, steps), xlabel="steps", ylabel="validation, bits per character")
+            _label_ends(axes, steps, ends, (high - low) / 14)
+        grid[0, 0].set_title(f"{stage}: how fast does each script learn? (thick: mean of the seeds)")
+        figure.tight_layout()
+        save(figure, path, mark)
+
+
+def _label_ends(axes, x: float, ends: list[tuple[float, str, str]], gap: float) -> None:
+    """Write each line's name at its right end, moved apart where they would overlap."""
+    at = -float("inf")
+    for y, label, colour in sorted(ends):
+        at = max(y, at + gap)
+        axes.annotate(label, (x, y), (x * 1.015, at), color=colour, va="center", fontsize=9, annotation_clip=False)
+
+
+# ---- the staircase ---------------------------------------------------------------------------------------------------
+
+
+def staircase(frame, path: Path, mark: str) -> None:
+    """Test bits per character of every stage in course order, with 95 % intervals; counting floors as lines. Points are not joined."""
+    stages, floors = frame[frame.kind == "stage"], frame[frame.kind == "floor"]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 4.8))
+        for _, floor in floors.iterrows():
+            axes.axhline(floor.test_bpc, color="#777777", lw=1, ls=(0, (4, 3)))
+            axes.annotate(
+                floor.label,
+                (1, floor.test_bpc),
+                (6, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                color="#555555",
+            )
+        folders = list(dict.fromkeys(label.split("/")[0] for label in stages.label))
+        for x, (_, stage) in enumerate(stages.iterrows()):
+            colour = COLOURS[folders.index(stage.label.split("/")[0]) % 6]
+            axes.errorbar(x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, capsize=4)
+            axes.annotate(
+                f"{stage.test_bpc:.2f}", (x, stage.test_bpc), (0, 9), textcoords="offset points", ha="center", fontsize=9, color=colour
+            )
+        names = [label.split("/")[1] for label in stages.label]
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+        for tick, label in zip(axes.get_xticklabels(), stages.label, strict=True):
+            tick.set_color(COLOURS[folders.index(label.split("/")[0]) % 6])
+        axes.grid(axis="x", visible=False)
+        axes.set(
+            title="The staircase: what does each idea buy? (lower is better)",
+            ylabel="test, bits per character",
+            xlim=(-0.6, len(names) - 0.4),
+        )
+        save(figure, path, mark)
+
+
+# ---- attention -------------------------------------------------------------------------------------------------------
+
+
+def attention(weights, text: str, path: Path) -> Path:
+    """Draw attention weights (T, T) over the characters of `text`, and write them beside the picture as CSV. Returns the picture's path."""
+    weights = weights.detach().cpu().tolist()
+    data = io.StringIO()
+    writer = csv.writer(data, lineterminator="\n")
+    writer.writerow(["row", "from", "column", "to", "weight"])
+    for t, row in enumerate(weights):
+        writer.writerows([t, text[t], s, text[s], f"{w:.6f}"] for s, w in enumerate(row[: t + 1]))
+    path = path.with_suffix(".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".csv").write_text(data.getvalue(), encoding="utf-8", newline="\n")
+    shown = [{" ": "␣", "\n": "↵"}.get(c, c) for c in text]
+    with plt.rc_context(STYLE | {"axes.grid": False, "font.family": "DejaVu Sans"}):
+        figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * 0.88))
+        image = axes.imshow(weights, cmap="cividis", vmin=0)
+        axes.set_xticks(range(len(shown)), shown)
+        axes.set_yticks(range(len(shown)), shown)
+        axes.tick_params(length=0, labelsize=9)
+        axes.set(title="Where does each character look?", xlabel="what is looked at", ylabel="who looks (each row sums to 1)")
+        figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02, label="attention weight")
+        save(figure, path)
+    return path

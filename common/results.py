@@ -1,7 +1,7 @@
 """logs/results_All.csv: its columns, the locked append, reading, and comparisons paired by seed.
 
-    python -m common.results compare multi_head positions
-    python -m common.results diff multi_head positions
+python -m common.results compare multi_head positions
+python -m common.results diff multi_head positions
 """
 
 import csv
@@ -22,9 +22,9 @@ from common.metrics import PROTOCOL
 
 COLUMNS = (
     "timestamp", "experiment", "arm", "seed", "corpus", "tokenizer", "vocab_size", "params", "n_layer", "n_head", "n_embd", "block_size",
-    "batch_size", "steps", "tokens_seen", "lr", "train_seconds", "tokens_per_second", "device", "dtype", "train_loss", "val_loss", "val_bpc",
-    "test_loss", "test_accuracy", "test_bpc", "test_perplexity", "last10_loss", "diverged", "config_hash", "code_hash", "protocol",
-    "git_commit", "torch_version",
+    "batch_size", "steps", "tokens_seen", "lr", "train_seconds", "tokens_per_second", "device", "dtype", "train_loss", "val_loss",
+    "val_bpc", "test_loss", "test_accuracy", "test_bpc", "test_perplexity", "last10_loss", "diverged", "config_hash", "code_hash",
+    "protocol", "git_commit", "torch_version",
 )  # fmt: skip
 VARYING = ("timestamp", "train_seconds", "tokens_per_second", "git_commit")  # what may differ when a run is repeated
 
@@ -43,7 +43,10 @@ def check_writable(path: Path | None = None) -> None:
             if not os.access(path if path.exists() else path.parent, os.W_OK):
                 raise PermissionError(13, "Permission denied")
     except (OSError, NotImplementedError) as error:
-        raise UserError(f"results cannot be written to {path} ({getattr(error, 'strerror', None) or error}); set GPT_STAIRCASE_LOGS to a folder that can, or use --no-log") from None
+        raise UserError(
+            f"results cannot be written to {path} ({getattr(error, 'strerror', None) or error}); "
+            "set GPT_STAIRCASE_LOGS to another folder, or use --no-log"
+        ) from None
 
 
 def _check_header(path: Path) -> bool:
@@ -53,7 +56,9 @@ def _check_header(path: Path) -> bool:
     with path.open(encoding="utf-8", errors="replace") as file:
         header = file.readline().rstrip("\r\n")
     if header != ",".join(COLUMNS):
-        raise UserError(f"{path} is not a results file of this course (its first line is {header[:60]!r}); move it away, it is not overwritten")
+        raise UserError(
+            f"{path} is not a results file of this course (its first line is {header[:60]!r}); move it away, it is not overwritten"
+        )
     return True
 
 
@@ -161,7 +166,9 @@ def describe(reference: Reference, rows) -> str:
     """One line: bits per character, loss and accuracy, over the seeds."""
     bpc = interval(rows.test_bpc)
     half = "" if math.isnan(bpc.half) else f" ± {bpc.half:.4f}"
-    return f"{str(reference):<34} test bpc {bpc.mean:.4f}{half}   loss {rows.test_loss.mean():.4f}   accuracy {100 * rows.test_accuracy.mean():.2f} %   seeds {' '.join(map(str, rows.seed))}"
+    loss, accuracy = rows.test_loss.mean(), 100 * rows.test_accuracy.mean()
+    seeds = " ".join(map(str, rows.seed))
+    return f"{str(reference):<34} test bpc {bpc.mean:.4f}{half}   loss {loss:.4f}   accuracy {accuracy:.2f} %   seeds {seeds}"
 
 
 def _compare(a: Reference, b: Reference) -> None:
@@ -203,7 +210,9 @@ def git_commit() -> str:
 @command
 def main() -> None:
     if len(sys.argv) != 4 or sys.argv[1] not in ("compare", "diff"):
-        raise UserError("usage: python -m common.results compare|diff A B, where A and B are experiments, as multi_head, ngram:5 or 'names_mlp --keep-duplicates'")
+        raise UserError(
+            "usage: python -m common.results compare|diff A B; A and B are experiments: multi_head, ngram:5, 'names_mlp --keep-duplicates'"
+        )
     a, b = refer(sys.argv[2]), refer(sys.argv[3])
     if sys.argv[1] == "diff":
         print("\n".join(code_difference(ROOT / f"{a.experiment}.py", ROOT / f"{b.experiment}.py")))

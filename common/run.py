@@ -73,7 +73,9 @@ def _device(name: str) -> str:
     if name == "auto":
         return next(d for d in ("cuda", "mps", "cpu") if available[d])
     if not available[name]:
-        raise UserError(f"--device {name} is not available on this machine; use {' or '.join(d for d, there in available.items() if there)}")
+        raise UserError(
+            f"--device {name} is not available on this machine; use {' or '.join(d for d, there in available.items() if there)}"
+        )
     return name
 
 
@@ -118,11 +120,15 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
             try:
                 row, model, folder = _run_one(plan, arm, seed, s, options, data)
             except Stopped:
-                print(f"\nstopped, state saved; go on with: python {' '.join([a for a in sys.argv if a != '--resume'])} --resume", file=sys.stderr)
+                print(
+                    f"\nstopped, state saved; go on with: python {' '.join([a for a in sys.argv if a != '--resume'])} --resume",
+                    file=sys.stderr,
+                )
                 raise SystemExit(130) from None
             rows.append(row)
             if model is not None and seed == options.seeds[0]:
-                print(generate.sample(model, data, s, seed, options.prompt or ""))
+                name = "" if arm == "default" else f" of {arm}"
+                print(f"\nsample{name}, seed {seed}:\n{generate.sample(model, data, s, seed, options.prompt or '')}")
                 paths += plan.picture(model, data, folder) if plan.picture else []
     print(summary.table(plan, rows, data.corpus.family))
     paths += summary.curves(plan, rows, [generate.run_folder(plan.experiment, r["arm"], r["seed"], r["config_hash"]) for r in rows])
@@ -190,8 +196,8 @@ def _row(plan, arm, seed, s, data, reads, model, journal, scores) -> dict:
     if scores:
         val, test = scores["validation"], scores["test"]
         row |= {
-            "train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc, "test_loss": test.loss, "test_accuracy": test.accuracy,
-            "test_bpc": test.bpc, "test_perplexity": test.perplexity, "last10_loss": (val + test).loss,
+            "train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc, "test_loss": test.loss,
+            "test_accuracy": test.accuracy, "test_bpc": test.bpc, "test_perplexity": test.perplexity, "last10_loss": (val + test).loss,
         }  # fmt: skip
     return row
 
@@ -225,6 +231,8 @@ def _overfit(plan: Plan, arms: list[str], s: Settings, options: Options, device:
             loss.backward()
             optimizer.step()
         verdict = loss.item() <= floor + 0.05
-        print(f"{arm}: one batch learned to {loss.item():.3f} nats; the best table of pairs has {floor:.3f} there: {'ok' if verdict else 'FAILED'}")
+        print(
+            f"{arm}: one batch learned to {loss.item():.3f} nats, the best table of pairs has {floor:.3f}: {'ok' if verdict else 'FAILED'}"
+        )
         if not verdict:
             raise SystemExit(1)

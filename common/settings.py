@@ -1,4 +1,4 @@
-"""The settings of a run and its command line. The values below are the course setting: one place, the same for every stage from 02 to 05."""
+"""The settings of a run and its command line. The defaults are the course setting of stages 02 to 05."""
 
 import contextlib
 import dataclasses

@@ -47,7 +47,8 @@ def _line(name: str, rows: list[dict], runs: int) -> str:
     mean = {column: sum(row[column] for row in rows) / len(rows) for column in ("test_bpc", "test_accuracy", "test_loss", "train_seconds")}
     note = f"   mean of {runs} seeds" if runs > 1 else ""
     note += f", {runs - len(rows)} diverged" if runs > len(rows) else ""
-    return f"{name:<36}{mean['test_bpc']:>10.4f}{100 * mean['test_accuracy']:>8.2f} %{mean['test_loss']:>11.4f}{mean['train_seconds']:>9.1f}{note}"
+    figures = f"{mean['test_bpc']:>10.4f}{100 * mean['test_accuracy']:>8.2f} %{mean['test_loss']:>11.4f}{mean['train_seconds']:>9.1f}"
+    return f"{name:<36}{figures}{note}"
 
 
 def read_curve(folder: Path) -> list[tuple[int, float, float, float]]:

@@ -56,7 +56,9 @@ class TiktokenTokenizer:
         try:
             self.encoding = tiktoken.get_encoding(name)
         except OSError as error:
-            raise UserError(f"the files of encoding {name!r} cannot be reached; set TIKTOKEN_CACHE_DIR to a folder that holds them") from error
+            raise UserError(
+                f"the files of encoding {name!r} cannot be reached; set TIKTOKEN_CACHE_DIR to a folder that holds them"
+            ) from error
         self.name = name
 
     @property

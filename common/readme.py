@@ -1,0 +1,135 @@
+"""The generated parts of README.md: tables and figures in sentences.
+
+A block between `<!-- table: A; B -->` and `<!-- end -->` is the table of these references (an experiment, a stage, or an experiment with
+flags), and a figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`.
+"""
+
+import re
+
+from common import results
+from common.errors import UserError
+from common.lesson import Reference, course_plan, course_references, refer
+from common.results import Interval, course_rows, interval, paired
+
+SEEDS = {1, 2, 3}  # every line of the course is measured with these at least
+HEADER = (
+    "| script | parameters | seconds | test loss | accuracy | test bpc | bpc − previous | verdict |\n|---|--:|--:|--:|--:|--:|--:|---|\n"
+)
+
+
+class Measured:
+    """The rows of the course, looked up once per reference."""
+
+    def __init__(self):
+        self.all, self._rows = results.read(), {}
+
+    def rows(self, reference: Reference):
+        """Raises UserError, naming the command to run, when a seed of the course is missing."""
+        if reference not in self._rows:
+            found = course_rows(reference, self.all)
+            missing = sorted(SEEDS - set(found.seed))
+            if missing:
+                raise UserError(
+                    f"{reference} has no current row for seed {' '.join(map(str, missing))}: "
+                    f"python -m common.tools.course run {reference.experiment}"
+                )
+            self._rows[reference] = found
+        return self._rows[reference]
+
+
+def number(value: float, form: str = ".3f", sign: bool = False) -> str:
+    """A figure as text, with a real minus sign."""
+    return format(value, ("+" if sign else "") + form).replace("-", "−")
+
+
+def spread(found: Interval, form: str = ".3f", sign: bool = False) -> str:
+    """`mean ± half-width`."""
+    return f"{number(found.mean, form, sign)} ± {number(found.half, form)}"
+
+
+def predecessor(reference: Reference) -> Reference | None:
+    """What a line of the course is compared with: the same arm and flags of the script before, as far as it has them."""
+    previous = course_plan(reference.experiment).lesson.previous
+    if previous is None:
+        return None
+    plan = course_plan(previous)
+    arm = reference.arm if reference.arm in plan.arms else next(iter(plan.arms))
+    if reference.flags not in plan.lesson.variants:
+        return None
+    return Reference(previous, arm, reference.flags)
+
+
+def table_row(measured: Measured, reference: Reference) -> str:
+    rows = measured.rows(reference)
+    name = str(reference).removeprefix(reference.experiment).removeprefix(":")
+    name = f"[{reference.experiment.split('/')[1]}]({reference.experiment}.py){f' `{name}`' if name.strip() else ''}".replace("` ", "`")
+    well = rows[rows.diverged == False]  # noqa: E712 (a column)
+    if len(well) < 2:
+        share = f"diverged in {len(rows) - len(well)} of {len(rows)} seeds"
+        return f"| {name} | {rows.params.iloc[0]:,} | {rows.train_seconds.mean():.1f} | {share} | | | | |\n"
+    before, change, verdict = predecessor(reference), "", ""
+    if before and set(measured.rows(before).corpus) == set(rows.corpus):
+        difference = paired(well, measured.rows(before))
+        change, verdict = spread(difference, sign=True), difference.verdict
+    cells = [
+        name, f"{rows.params.iloc[0]:,}", f"{rows.train_seconds.mean():.1f}", number(well.test_loss.mean()),
+        f"{100 * well.test_accuracy.mean():.1f} %",
+        spread(interval(well.test_bpc)), change, verdict,
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |\n"
+
+
+def table(measured: Measured, what: str) -> str:
+    """A Markdown table of references separated by `;`; a stage stands for all its lines without flags."""
+    references = []
+    for part in filter(None, (p.strip() for p in what.split(";"))):
+        whole = [r for r in course_references(part) if not r.flags and (r.experiment == part or r.experiment.startswith(part + "/"))]
+        references += whole or [refer(part)]
+    return HEADER + "".join(table_row(measured, reference) for reference in references)
+
+
+def figure(measured: Measured, expression: str) -> str:
+    """The text of an inline figure: value, spread, difference, ratio or verdict. Raises UserError for an expression it cannot read."""
+    match = re.fullmatch(r"(\w+)\((.*)\)", expression.strip())
+    parts = [part.strip() for part in match[2].split(",")] if match else []
+    known = {"value": 2, "spread": 2, "difference": 3, "ratio": 3, "verdict": 2}
+    if not match or len(parts) < known.get(match[1], 99):
+        raise UserError(
+            f"figure {expression!r} is none of value(A, column, format), spread(A, column, format), "
+            "difference(A, B, column, format), ratio(A, B, column, format), verdict(A, B)"
+        )
+    name, rows = match[1], measured.rows(refer(parts[0]))
+    if name in ("value", "spread"):
+        _known_column(rows, parts[1])
+        form = parts[2] if len(parts) > 2 else ".3f"
+        return number(rows[parts[1]].mean(), form) if name == "value" else spread(interval(rows[parts[1]]), form)
+    base = measured.rows(refer(parts[1]))
+    if name == "verdict":
+        return paired(rows, base).verdict
+    _known_column(rows, parts[2])
+    form = parts[3] if len(parts) > 3 else ".3f"
+    if name == "ratio":
+        return number(rows[parts[2]].mean() / base[parts[2]].mean(), form)
+    return spread(paired(rows, base, parts[2]), form, sign=True)
+
+
+def _known_column(rows, column: str) -> None:
+    if column not in rows.columns:
+        raise UserError(f"column {column!r} is not in the results; its columns: {', '.join(rows.columns)}")
+
+
+def render(text: str, measured: Measured) -> str:
+    """README text with every table and every figure made anew."""
+    text = re.sub(r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{table(measured, m[2])}{m[3]}", text, flags=re.DOTALL)
+    return re.sub(r"<!--=(.*?)-->.*?<!--/-->", lambda m: f"<!--={m[1]}-->{figure(measured, m[1])}<!--/-->", text)
+
+
+def first_difference(old: str, new: str) -> str:
+    """`line 12: has 'x', the results say 'y'`."""
+    a, b = old.splitlines(), new.splitlines()
+    for line, (x, y) in enumerate(zip(a, b, strict=False), start=1):
+        if x != y:
+            at = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
+            start = max(0, at - 20)
+            return f"line {line}: has {x[start : at + 30]!r}, the results say {y[start : at + 30]!r}"
+    return f"line {min(len(a), len(b)) + 1}: {len(a)} lines, the results give {len(b)}"

@@ -1,0 +1,165 @@
+"""The course as a whole: what it has, what is measured, and running what is missing.
+
+python -m common.tools.course list
+python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again]
+python -m common.tools.course status
+"""
+
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from common import checkpoint, results
+from common.errors import UserError, command, nearest
+from common.generate import run_folder
+from common.lesson import COURSE, ROOT, Reference, course_plan, course_references
+from common.results import course_rows
+from common.settings import parse_as
+
+Job = tuple[Reference, int]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run what is missing. Rows are appended to the results file as each run ends; started again, it goes on where it was."""
+
+    stages: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Stages or scripts (none named: the whole course), for example 02_attention or 01_bigram/ngram."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """One run of each line of the course per seed."""
+    quick: bool = False
+    """One seed, a tenth of the steps: shows in a minute or two that everything works. Its rows are not the course's."""
+    again: bool = False
+    """Also what has a row already (its learning curve was lost, say)."""
+
+
+@dataclass(frozen=True)
+class List:
+    """List the scripts in course order."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Tell which lines of the course are measured with the current code and settings."""
+
+
+def chosen(stages: tuple[str, ...]) -> list[Reference]:
+    """The lines of the course that the named stages or scripts have. Raises UserError for a name that means none."""
+    names = [*dict.fromkeys(e.split("/")[0] for e in COURSE), *COURSE]
+    wanted = [s.rstrip("/").removesuffix(".py") for s in stages] or [""]
+    for stage in filter(None, wanted):
+        if stage not in names:
+            raise UserError(f"{stage!r} is no stage or script of the course{nearest(stage, names)}")
+    found = [r for r in course_references() if any(r.experiment == s or not s or r.experiment.startswith(s + "/") for s in wanted)]
+    return list(dict.fromkeys(found))
+
+
+def missing(references: list[Reference], seeds: tuple[int, ...]) -> list[Job]:
+    """The (reference, seed) pairs without a current row."""
+    rows = results.read()
+    done = {r: set(course_rows(r, rows).seed) for r in references}
+    return [(r, seed) for r in references for seed in seeds if seed not in done[r]]
+
+
+def expected_seconds(job: Job, measured: dict[str, float]) -> float:
+    """A guess from an earlier run of the same script: training time plus start and evaluation."""
+    return measured.get(job[0].experiment, 10.0) + 4.0
+
+
+def clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def resumable(reference: Reference, seed: int) -> bool:
+    """Whether a checkpoint of this run is there that the present code wrote."""
+    path = run_folder(reference.experiment, reference.arm, seed, reference.config()) / checkpoint.NAME
+    return path.exists() and checkpoint.load(path).state["code_hash"] == reference.code
+
+
+def run_job(job: Job, quick: bool) -> int:
+    """Run one script as a user would, with one arm and one seed; an interrupted run goes on from its checkpoint."""
+    reference, seed = job
+    plan = course_plan(reference.experiment)
+    flags = shlex.split(reference.flags)
+    if quick and plan.trains(reference.arm):
+        flags += ["--steps", str(max(1, plan.settings(reference.flags).steps // 10))]
+    if not quick and resumable(reference, seed):
+        flags.append("--resume")
+    arguments = [sys.executable, str(plan.script), "--seeds", str(seed), "--arms", reference.arm, *flags]
+    done = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    if done.returncode not in (0, 130):
+        print(done.stdout)
+    return done.returncode
+
+
+def run(arguments: Run) -> None:
+    references = chosen(arguments.stages)
+    seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
+    if not seeds or min(seeds) < 0:
+        raise UserError("--seeds wants one or more whole numbers from 0 up, for example --seeds 1 2 3")
+    results.check_writable()
+    every = arguments.again or arguments.quick
+    jobs = [(r, seed) for r in references for seed in seeds] if every else missing(references, seeds)
+    rows = results.read()
+    measured = rows.groupby("experiment").train_seconds.mean().to_dict() if len(rows) else {}
+    print(f"{len(jobs)} runs to do, {len(references) * len(seeds) - len(jobs)} of {len(references) * len(seeds)} are done already")
+    for number, job in enumerate(jobs):
+        left = sum(expected_seconds(other, measured) for other in jobs[number:])
+        print(f"[{number + 1}/{len(jobs)}] {job[0]} seed {job[1]}   (about {clock(left)} left)", flush=True)
+        start = time.perf_counter()
+        code = run_job(job, arguments.quick)
+        if code == 130:
+            print(f"stopped after {number} of {len(jobs)} runs; the same command goes on from there")
+            raise SystemExit(130)
+        if code:
+            raise UserError(f"{job[0]} seed {job[1]} ended with exit code {code}; mend that and run the same command again")
+        measured[job[0].experiment] = max(0.0, time.perf_counter() - start - 4.0)
+    print("done; python -m common.report brings README and plots up to date" if not arguments.quick else "everything runs")
+
+
+def show_list() -> None:
+    for experiment in COURSE:
+        plan = course_plan(experiment)
+        arms = f"  [{', '.join(plan.arms)}]" if len(plan.arms) > 1 else ""
+        print(f"{experiment + '.py':<32} {plan.lesson.title}{arms}")
+        for flags in plan.lesson.variants[1:]:
+            print(f"{'':<32}   also with {flags}")
+
+
+def show_status() -> None:
+    rows, lacking = results.read(), 0
+    for reference in course_references():
+        found = course_rows(reference, rows)
+        lacking += not {1, 2, 3} <= set(found.seed)
+        note = (
+            f"test bpc {found.test_bpc.mean():.4f}   {found.train_seconds.mean():.1f} s"
+            if len(found)
+            else "not measured with the current code and settings"
+        )
+        print(f"{str(reference):<72} seeds {' '.join(map(str, found.seed)) or '-':<8} {note}")
+    print(f"{lacking} lines to run: python -m common.tools.course run" if lacking else "complete")
+
+
+@command
+def main() -> None:
+    kinds = (
+        Annotated[Run, tyro.conf.subcommand("run")]
+        | Annotated[List, tyro.conf.subcommand("list")]
+        | Annotated[Status, tyro.conf.subcommand("status")]
+    )
+    chosen_command = parse_as(kinds, sys.argv[1:], __doc__)
+    if isinstance(chosen_command, Run):
+        run(chosen_command)
+    elif isinstance(chosen_command, List):
+        show_list()
+    else:
+        show_status()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What the tests share. They never write to the tracked results, and need no network: the corpora are built in or made here."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON_DATA = os.environ.get("GPT_STAIRCASE_DATA")
+
+
+@pytest.fixture(autouse=True)
+def own_logs(tmp_path, monkeypatch):
+    """Every test has a logs folder of its own."""
+    monkeypatch.setenv("GPT_STAIRCASE_LOGS", str(tmp_path / "logs"))
+    monkeypatch.setenv("PYTHONUTF8", "1")
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def script(own_logs, tmp_path):
+    """Run a script as a user does: `script("02_attention/bigram", "--steps 3")` -> the finished process."""
+
+    def run(name: str, *flags: str, cwd=tmp_path, **environment) -> subprocess.CompletedProcess:
+        arguments = [a for flag in flags for a in flag.split(" ")] if all("\n" not in f for f in flags) else list(flags)
+        command = [sys.executable, str(ROOT / f"{name}.py"), *arguments]
+        return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    """A small corpus of running text, the same for every run."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"line {n} says {n * n % 97} times over, and {'again ' * (n % 4)}\n" for n in range(400)), encoding="utf-8")
+    return path

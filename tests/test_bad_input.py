@@ -1,0 +1,94 @@
+"""Bad input: one line that says what is wrong and what to do, exit code 2, nothing written."""
+
+import os
+
+import pytest
+
+from common import results
+
+BIGRAM, HEADS = "02_attention/bigram", "02_attention/multi_head"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "flags", "said"),
+    [
+        (BIGRAM, "--corpus tinyshakspeare", "did you mean 'tinyshakespeare'"),
+        (BIGRAM, "--corpus nowhere/missing.txt", "does not exist"),
+        (BIGRAM, "--corpus .", "is a folder"),
+        (BIGRAM, "--seeds", "names no seed"),
+        (BIGRAM, "--seeds -1", "a seed is a whole number from 0"),
+        (BIGRAM, "--seeds 1 1", "names a seed twice"),
+        (BIGRAM, "--steps 0", "--steps 0 makes no sense"),
+        (BIGRAM, "--batch-size 0", "--batch-size 0 makes no sense"),
+        (BIGRAM, "--block-size 0", "--block-size 0 makes no sense"),
+        (BIGRAM, "--lr 0", "--lr 0.0 makes no sense"),
+        (BIGRAM, "--lr nan", "makes no sense"),
+        (BIGRAM, "--steps many", "--steps"),
+        (BIGRAM, "--stepps 3", "--stepps"),
+        (BIGRAM, "--dtype int8", "int8"),
+        (BIGRAM, "--device tpu", "tpu"),
+        (BIGRAM, "--n-layer 8", "--n-layer does nothing in 02_attention/bigram"),
+        (HEADS, "--n-embd 50", "--n-embd 50 is not divisible by --n-head 4"),
+        (BIGRAM, "--arms fast", "arm 'fast' is not known"),
+        ("01_bigram/ngram", "--arms 7", "arm '7' is not known"),
+        ("01_bigram/count_bigram", "--steps 5", "--steps does nothing in 01_bigram/count_bigram"),
+        ("01_bigram/count_bigram", "--check --corpus pydoc", "has nothing to overfit"),
+        (BIGRAM, "--corpus pydoc --prompt \u4f60\u597d", "has no '\u4f60' '\u597d'"),
+        (BIGRAM, "--generate", "has no checkpoint"),
+        (BIGRAM, "--init-from nothing", "'nothing' is no script of the course"),
+        (BIGRAM, "--init-from multi_head", "02_attention/multi_head has no checkpoint"),
+        ("01_bigram/names_bigram", "--corpus name", "did you mean 'names'"),
+    ],
+)
+def test_one_line_and_exit_code_2(experiment, flags, said, script, own_logs):
+    done = script(experiment, flags)
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert said in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
+    assert not results.results_path().exists() and not list(own_logs.glob("runs/**/checkpoint*"))
+
+
+def test_cuda_where_there_is_none(script):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    done = script(BIGRAM, "--device cuda")
+    assert done.returncode == 2 and "--device cuda is not available on this machine; use" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty"), (b"\x89PNG\0\1", "NUL byte at byte 4"), (b"abc\xff\xfe", "byte 0xff at byte 3"), (b"too short", "is too short")],
+)
+def test_a_file_that_is_no_corpus(content, said, script, tmp_path):
+    (tmp_path / "corpus.txt").write_bytes(content)
+    done = script(BIGRAM, "--corpus corpus.txt")
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not results.results_path().exists()
+
+
+def test_a_foreign_results_file_is_not_overwritten(script, own_logs):
+    own_logs.mkdir()
+    results.results_path().write_text("a,b\n1,2\n", encoding="utf-8")
+    done = script(BIGRAM, "--corpus pydoc --steps 2")
+    assert done.returncode == 2 and "is not a results file of this course" in done.stderr
+    assert results.results_path().read_text(encoding="utf-8") == "a,b\n1,2\n"
+    assert not (own_logs / "runs").exists()
+
+
+def test_a_logs_folder_that_cannot_be_written(script, tmp_path):
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    done = script(BIGRAM, "--corpus pydoc --steps 2", GPT_STAIRCASE_LOGS=str(tmp_path / "file" / "logs"))
+    assert done.returncode == 2 and "results cannot be written to" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="permissions do not bind this user")
+def test_a_read_only_logs_folder(script, own_logs):
+    own_logs.mkdir(mode=0o555)
+    done = script(BIGRAM, "--corpus pydoc --steps 2")
+    assert done.returncode == 2 and "results cannot be written to" in done.stderr
+
+
+def test_a_prompt_the_vocabulary_can_say_is_used(script):
+    done = script(BIGRAM, "--corpus pydoc --steps 2 --prompt class")
+    assert done.returncode == 0 and "\nclass" in done.stdout

@@ -1,0 +1,191 @@
+"""The diff is the lesson: copies are equal, differences small, and nothing is used before it was taught."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from common import lesson
+from common.lesson import COURSE, ROOT, read_lesson
+from common.results import code_difference
+
+LESSONS = {e: read_lesson(ROOT / f"{e}.py") for e in COURSE}
+BUDGET = 40  # changed lines of code between a script and its predecessor, added and removed
+LONGER = {  # scripts whose idea takes more, and why
+    "01_bigram/ngram": "Kneser-Ney is an algorithm of its own, beside the table of pairs",
+    "02_attention/multi_head": "the head is written anew in batched form, which every later stage keeps",
+}
+LINES = 150
+LIBRARY = {"nn.Module", "nn.ModuleList", "nn.Sequential"}  # containers, not ideas
+TAUGHT_BY_LANGUAGE = {"torch", "math", "functools", "itertools"}
+
+
+def tree(experiment: str) -> ast.Module:
+    return ast.parse((ROOT / f"{experiment}.py").read_text(encoding="utf-8"))
+
+
+def pieces(experiment: str) -> dict[str, str]:
+    """Top-level classes and functions of a script as source-independent text."""
+    return {n.name: ast.dump(n) for n in tree(experiment).body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("experiment", COURSE)
+def test_header_is_complete(experiment):
+    found = LESSONS[experiment]
+    assert found.title.endswith((".", "?", ":", "!")) and len(found.title) < 120
+    for field in ("Previous", "Changes", "Idea", "Source", "Expect"):
+        assert found.fields.get(field), field
+    assert list(found.fields) == [f for f in lesson.FIELDS if f in found.fields], "fields stand in the order of the plan"
+    if found.previous:
+        assert (ROOT / f"{found.previous}.py").exists() and COURSE.index(found.previous) < COURSE.index(experiment)
+    else:
+        assert experiment == COURSE[0]
+
+
+@pytest.mark.parametrize("experiment", COURSE)
+def test_what_is_not_listed_as_changed_is_equal_to_the_predecessors_copy(experiment):
+    found = LESSONS[experiment]
+    own, before = pieces(experiment), pieces(found.previous) if found.previous else {}
+    for name in own.keys() | before.keys():
+        if name in found.changes:
+            assert own.get(name) != before.get(name), f"{name} is listed under Changes and did not change"
+        elif name in own:
+            assert own[name] == before.get(name), f"{name} differs from {found.previous} and is not listed under Changes"
+        else:
+            pytest.fail(f"{name} of {found.previous} is gone, and not listed under Changes")
+
+
+@pytest.mark.parametrize("experiment", [e for e in COURSE if LESSONS[e].previous and e not in LONGER])
+def test_the_difference_to_the_predecessor_is_small(experiment):
+    difference = code_difference(ROOT / f"{experiment}.py", ROOT / f"{LESSONS[experiment].previous}.py")
+    changed = [line for line in difference if re.match(r"[+-](?![+-]{2} )", line) and line[1:].strip()]
+    assert len(changed) <= BUDGET, f"{len(changed)} changed lines"
+
+
+def used_names(experiment: str) -> set[str]:
+    """`nn.X`, `F.x` and `torch.optim.X` that a script uses."""
+    found = set()
+    for node in ast.walk(tree(experiment)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("nn", "F"):
+            found.add(f"{node.value.id}.{node.attr}")
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "torch.optim":
+            found.add(f"torch.optim.{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize("experiment", COURSE)
+def test_nothing_is_used_before_it_was_taught(experiment):
+    taught = {name for e in COURSE[: COURSE.index(experiment) + 1] for name in LESSONS[e].teaches}
+    assert used_names(experiment) - LIBRARY <= taught
+    plan = lesson.course_plan(experiment)
+    if plan.train.__module__ == "common.train":
+        assert "common.train" in taught
+
+
+@pytest.mark.parametrize("experiment", COURSE)
+def test_what_a_script_teaches_it_uses(experiment):
+    text = (ROOT / f"{experiment}.py").read_text(encoding="utf-8").split('"""', 2)[2]
+    for name in LESSONS[experiment].teaches:
+        assert name in ("F.cross_entropy", "common.train") or name.split(".")[-1] in text, name
+
+
+@pytest.mark.parametrize("experiment", COURSE)
+def test_imports_are_the_library_and_common(experiment):
+    for node in ast.walk(tree(experiment)):
+        modules = (
+            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        )
+        for module in modules:
+            assert module.split(".")[0] in TAUGHT_BY_LANGUAGE or module in (
+                "common",
+                "common.run",
+                "common.settings",
+                "common.data",
+                "common.errors",
+            ), module
+
+
+def test_rooms_are_small():
+    for path in ROOT.glob("0*/*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES, path
+    for path in ROOT.glob("common/**/*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 45, f"{path.name}: {node.name}"
+
+
+def test_imports_of_common_run_one_way():
+    """Each module imports only what stands to its right, and the stages import none of each other."""
+    order = [
+        "errors",
+        "tokenizer",
+        "settings",
+        "corpora",
+        "data",
+        "metrics",
+        "lesson",
+        "checkpoint",
+        "journal",
+        "train",
+        "results",
+        "generate",
+        "plots",
+        "summary",
+        "run",
+        "readme",
+        "report",
+        "tools",
+    ]
+    for path in ROOT.glob("common/**/*.py"):
+        own = "tools" if path.parent.name == "tools" else path.stem
+        if own == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("common"):
+                names = [a.name for a in node.names] if node.module == "common" else [node.module.split(".")[1]]
+                for name in names:
+                    assert order.index(name) < order.index(own) or name == own, f"{path.name} imports {name}"
+
+
+def test_script_names_shadow_nothing():
+    import importlib.metadata
+
+    taken = set(sys.stdlib_module_names) | {name for name in importlib.metadata.packages_distributions()}
+    for experiment in COURSE:
+        stem = experiment.split("/")[1]
+        assert stem not in taken and stem == stem.lower() and not any(c.isdigit() for c in stem)
+
+
+def test_fingerprint_ignores_words_and_sees_code(tmp_path):
+    original = (ROOT / "02_attention/positions.py").read_text(encoding="utf-8")
+
+    def hash_of(text: str) -> str:
+        path = tmp_path / f"{abs(hash(text))}.py"
+        path.write_text(text, encoding="utf-8")
+        return lesson.code_hash(path)
+
+    assert hash_of(original) == lesson.code_hash(ROOT / "02_attention/positions.py")
+    assert hash_of(original.replace("Each position gathers", "Every position collects").replace("# (B, T, C)", "#")) == hash_of(original)
+    assert hash_of(original.replace("** 0.5", "** 0.4")) != hash_of(original)
+    assert hash_of(original.replace("self.position.weight[:", "self.position.weight[1:")) != hash_of(original)
+
+
+@pytest.mark.parametrize("python", ["python3.10", "python3.11", "python3.12", "python3.13"])
+def test_fingerprint_is_the_same_in_every_python(python):
+    if not shutil.which(python) or subprocess.run([python, "--version"], capture_output=True).returncode:
+        pytest.skip(f"{python} is not on this machine")
+    source = (ROOT / "common/lesson.py").read_text(encoding="utf-8")
+    start = source.index("def canonical")
+    program = (
+        "import ast, hashlib, sys\n"
+        + source[start : source.index("\n\n@cache", start)]
+        + "\nfor p in sys.argv[1:]:\n    tree = canonical(ast.parse(open(p, encoding='utf-8').read()))"
+        + "\n    print(hashlib.sha256(repr([tree]).encode()).hexdigest()[:12])"
+    )
+    scripts = [ROOT / f"{e}.py" for e in COURSE]
+    done = subprocess.run([python, "-c", program, *map(str, scripts)], capture_output=True, text=True)
+    assert done.stdout.split() == [lesson.code_hash(p) for p in scripts], done.stderr

@@ -1,0 +1,106 @@
+"""What holds for every model: an honest start, the ability to learn, and no look at the future."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from common import lesson
+from common.settings import Settings
+
+ARMS = [(e, arm) for e in lesson.COURSE for arm in lesson.course_plan(e).arms]
+TRAINED = [(e, arm) for e, arm in ARMS if lesson.course_plan(e).trains(arm)]
+TEXT = [(e, arm) for e, arm in TRAINED if "/names_" not in e]
+V = 65
+
+
+def build(experiment: str, arm: str, seed: int = 1):
+    """The model of an arm at its default settings, and those settings."""
+    plan = lesson.course_plan(experiment)
+    torch.manual_seed(seed)
+    return plan.arms[arm](plan.defaults, V), plan.defaults
+
+
+def batch(experiment: str, s: Settings, rows: int):
+    """Random ids (B, T) and targets of the shape the model predicts."""
+    torch.manual_seed(0)
+    x = torch.randint(V, (rows, s.block_size))
+    return x, torch.randint(V, (rows,) if "/names_" in experiment else x.shape)
+
+
+@pytest.mark.parametrize(("experiment", "arm"), TRAINED)
+def test_untrained_loss_is_near_that_of_a_uniform_guess(experiment, arm):
+    model, s = build(experiment, arm)
+    x, y = batch(experiment, s, 64)
+    assert abs(F.cross_entropy(model(x).flatten(0, -2), y.flatten()).item() - math.log(V)) < 0.6
+
+
+@pytest.mark.parametrize(("experiment", "arm"), TRAINED)
+def test_overfits_one_batch(experiment, arm, script):
+    done = script(experiment, f"--check --arms {arm} --corpus {'indian' if '/names_' in experiment else 'pydoc'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("experiment", "arm"), TEXT)
+def test_no_model_sees_the_future(experiment, arm):
+    """The gradient of output t with respect to every input after t is exactly zero, and the input at t does matter."""
+    model, s = build(experiment, arm)
+    embedded = {}
+    # the gradient is taken at the embedded inputs, or, where there is no embedding, replaced by a change of the ids
+    if not hasattr(model, "token"):
+        x, _ = batch(experiment, s, 1)
+        for t in (0, 5, s.block_size - 2):
+            changed = x.clone()
+            changed[:, t + 1 :] = (changed[:, t + 1 :] + 1) % V
+            assert torch.equal(model(x)[:, : t + 1], model(changed)[:, : t + 1])
+        return
+    model.token.register_forward_hook(lambda _, __, out: embedded.update(x=out.detach().requires_grad_()) or embedded["x"])
+    x, _ = batch(experiment, s, 2)
+    for t in (0, 5, s.block_size - 2):
+        logits = model(x)
+        gradient = torch.autograd.grad(logits[:, t].sum(), embedded["x"])[0]  # (B, T, C)
+        assert gradient[:, t + 1 :].abs().max() == 0
+        assert gradient[:, t].abs().max() > 0
+
+
+@pytest.mark.parametrize(("experiment", "arm"), TEXT)
+def test_a_shorter_window_gives_the_same_predictions(experiment, arm):
+    model, s = build(experiment, arm)
+    x, _ = batch(experiment, s, 2)
+    torch.testing.assert_close(model(x)[:, :10], model(x[:, :10]), rtol=1e-5, atol=1e-5)
+
+
+def test_receptive_fields():
+    """The bigram sees one character; average and attention see all of the past."""
+    for experiment, sees in (("bigram", False), ("average", True), ("self_attention", True), ("positions", True), ("multi_head", True)):
+        model, s = build(f"02_attention/{experiment}", "default")
+        x, _ = batch("", s, 1)
+        changed = x.clone()
+        changed[0, 0] = (changed[0, 0] + 1) % V
+        assert (not torch.equal(model(x)[:, -1], model(changed)[:, -1])) == sees, experiment
+
+
+def test_multi_head_attention_is_that_of_the_library():
+    """Scale 1/sqrt(D), heads cut along the width, causal: equal to torch's own attention in float64."""
+    model, s = build("02_attention/multi_head", "default")
+    attention = model.double().attention
+    x = torch.randn(2, 20, s.n_embd, dtype=torch.float64)
+    q, k, v = (f(x).view(2, 20, s.n_head, s.n_embd // s.n_head).transpose(1, 2) for f in (attention.query, attention.key, attention.value))
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(2, 20, s.n_embd)
+    torch.testing.assert_close(attention(x), expected, rtol=0, atol=1e-12)
+
+
+def test_one_head_is_that_of_the_library():
+    model, s = build("02_attention/self_attention", "default")
+    head = model.double().attention
+    x = torch.randn(2, 20, s.n_embd, dtype=torch.float64)
+    expected = F.scaled_dot_product_attention(head.query(x), head.key(x), head.value(x), is_causal=True)
+    torch.testing.assert_close(head(x), expected, rtol=0, atol=1e-12)
+
+
+def test_average_is_the_mean_of_the_past():
+    model, s = build("02_attention/average", "default")
+    x = torch.randn(3, 30, s.n_embd)
+    expected = torch.stack([x[:, : t + 1].mean(dim=1) for t in range(30)], dim=1)
+    torch.testing.assert_close(model.average(x), expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,173 @@
+"""The results file: whole rows under concurrency, nothing foreign overwritten, honest intervals."""
+
+import math
+import multiprocessing
+import random
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from common import lesson, results
+from common.errors import UserError
+from common.lesson import refer
+from common.results import COLUMNS, Interval, append, course_rows, interval, is_logged, paired, read
+
+
+def row(**values) -> dict:
+    """A whole row."""
+    filled = {name: 1.5 for name in COLUMNS} | {
+        "experiment": "02_attention/bigram",
+        "arm": "default",
+        "seed": 1,
+        "corpus": "pydoc-3.11.7",
+        "diverged": False,
+    }
+    return (
+        filled | {"config_hash": "c", "code_hash": "d", "protocol": 1, "tokenizer": "char, with a comma", "git_commit": "1234567"} | values
+    )
+
+
+def append_fifty(worker: int) -> None:
+    for n in range(50):
+        append(row(seed=1000 * worker + n, timestamp="x" * random.randrange(200)))
+
+
+def test_eight_processes_append_fifty_rows_each(own_logs):
+    with multiprocessing.get_context("spawn").Pool(8) as pool:
+        pool.map(append_fifty, range(8))
+    rows = read()
+    assert sorted(rows.seed) == sorted(1000 * w + n for w in range(8) for n in range(50))
+    assert set(rows.tokenizer) == {"char, with a comma"}
+
+
+def test_figures_survive_to_the_last_bit(own_logs):
+    values = [0.1 + 0.2, 1e-300, math.pi, float("nan")]
+    for n, value in enumerate(values):
+        append(row(seed=n, test_loss=value))
+    assert [repr(v) for v in read().test_loss] == [repr(v) for v in values]
+
+
+def test_a_foreign_file_is_never_touched(own_logs):
+    own_logs.mkdir()
+    path = results.results_path()
+    path.write_text("date,loss\n2024,1.0\n", encoding="utf-8")
+    for use in (lambda: append(row()), read, results.check_writable):
+        with pytest.raises(UserError, match="not a results file of this course"):
+            use()
+    assert path.read_text(encoding="utf-8") == "date,loss\n2024,1.0\n"
+
+
+def test_a_row_that_was_cut_off_is_named_and_does_not_swallow_the_next(own_logs):
+    append(row())
+    with results.results_path().open("a", encoding="utf-8") as file:
+        file.write("2024,half a row")
+    append(row(seed=2))
+    with pytest.raises(UserError, match="line 3 has 2 cells"):
+        read()
+
+
+def test_interval_is_students_t():
+    values = np.random.default_rng(0).normal(3.0, 1.0, 7)
+    found = interval(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values))
+    assert math.isclose(found.mean - found.half, low) and math.isclose(found.mean + found.half, high)
+    assert math.isnan(interval([1.0]).half)
+
+
+def test_an_interval_of_95_percent_holds_the_truth_95_times_in_100():
+    rng = np.random.default_rng(1)
+    inside = sum(abs(found.mean) <= found.half for found in (interval(rng.normal(0.0, 1.0, 3)) for _ in range(2000)))
+    assert 0.93 < inside / 2000 < 0.97
+
+
+def test_verdicts():
+    assert Interval(-0.2, 0.1, 3).verdict == "better" and Interval(0.2, 0.1, 3).verdict == "worse"
+    assert Interval(0.1, 0.2, 3).verdict == "no measurable difference" and Interval(0.0, 0.0, 3).verdict == "no measurable difference"
+    assert "no verdict" in Interval(-1.0, math.nan, 1).verdict
+
+
+def test_differences_are_paired_by_seed(own_logs):
+    for seed, (a, b) in enumerate([(1.0, 2.0), (5.0, 6.1), (9.0, 9.9)], start=1):
+        append(row(experiment="a", seed=seed, test_bpc=a))
+        append(row(experiment="b", seed=seed, test_bpc=b))
+    rows = read()
+    found = paired(rows[rows.experiment == "a"], rows[rows.experiment == "b"])
+    assert math.isclose(found.mean, -1.0) and found.half < 0.3 and found.verdict == "better"  # unpaired, the spread of 4 would hide it
+    append(row(experiment="c", corpus="other", test_bpc=1.0))
+    rows = read()
+    with pytest.raises(UserError, match="different corpora"):
+        paired(rows[rows.experiment == "c"], rows[rows.experiment == "a"])
+    with pytest.raises(UserError, match="no seed in common"):
+        paired(rows[rows.experiment == "c"], rows[(rows.experiment == "a") & (rows.seed == 3)])
+
+
+def test_the_course_uses_the_first_current_row_of_each_seed(own_logs):
+    reference = refer("bigram")
+    current = {"config_hash": reference.config(), "code_hash": reference.code, "corpus": "tinyshakespeare"}
+    append(row(seed=1, test_bpc=9.0, **current | {"config_hash": "a user's settings"}))
+    append(row(seed=1, test_bpc=9.0, **current | {"code_hash": "older code"}))
+    append(row(seed=1, test_bpc=9.0, protocol=0, **current))
+    append(row(seed=2, test_bpc=2.0, **current))
+    append(row(seed=1, test_bpc=1.0, **current))
+    append(row(seed=1, test_bpc=9.0, **current))
+    append(row(seed=3, test_bpc=9.0, **current | {"corpus": "another text of the same name"}))
+    assert course_rows(reference).test_bpc.tolist() == [1.0, 2.0]
+
+
+def test_a_run_is_known_by_seed_settings_code_and_protocol(own_logs):
+    assert not is_logged(row())
+    append(row())
+    assert is_logged(row(test_loss=99.0, timestamp="later"))
+    for change in ({"seed": 2}, {"config_hash": "e"}, {"code_hash": "e"}, {"protocol": 2}, {"arm": "other"}):
+        assert not is_logged(row(**change))
+
+
+def test_settings_a_model_does_not_read_do_not_count():
+    bigram, attention = lesson.course_plan("02_attention/bigram"), lesson.course_plan("02_attention/multi_head")
+    import dataclasses
+
+    def config(plan, **changes):
+        return plan.config("default", dataclasses.replace(plan.defaults, **changes))
+
+    assert config(bigram, n_head=2) == config(bigram) != config(bigram, n_embd=32)
+    assert config(attention, n_head=2) != config(attention)
+    assert (
+        len(
+            {
+                config(bigram),
+                config(bigram, lr=2e-3),
+                config(bigram, steps=7),
+                config(bigram, corpus="pydoc"),
+                config(bigram, init_from="x"),
+            }
+        )
+        == 5
+    )
+
+
+def test_the_command_line_compares_and_shows_the_difference(own_logs, capsys, monkeypatch):
+    for name, values in (("positions", (3.0, 3.1, 3.2)), ("multi_head", (2.5, 2.6, 2.7))):
+        reference = refer(name)
+        for seed, value in enumerate(values, start=1):
+            append(
+                row(
+                    experiment=reference.experiment,
+                    seed=seed,
+                    test_bpc=value,
+                    config_hash=reference.config(),
+                    code_hash=reference.code,
+                    corpus="tinyshakespeare",
+                )
+            )
+    monkeypatch.setattr("sys.argv", ["results", "compare", "multi_head", "positions"])
+    results.main()
+    assert "-0.5000 bits per character ± 0.0000 (95 % interval, 3 seeds): better" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["results", "diff", "multi_head", "positions"])
+    results.main()
+    said = capsys.readouterr().out
+    assert "+class MultiHeadAttention(nn.Module):" in said and "-class Head(nn.Module):" in said and "better" in said
+    monkeypatch.setattr("sys.argv", ["results", "compare", "multi_head", "bigram"])
+    with pytest.raises(SystemExit) as stop:
+        results.main()
+    assert stop.value.code == 2 and "02_attention/bigram has no current row" in capsys.readouterr().err

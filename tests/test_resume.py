@@ -1,0 +1,167 @@
+"""The same command gives the same bits, also when it was interrupted; a run that diverges ends in order."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from common import checkpoint, generate, results
+from common.lesson import ROOT
+
+SCRIPT = "02_attention/multi_head"
+FLAGS = "--corpus pydoc --steps 150 --n-embd 32 --seeds 3"
+
+
+def row_without_times() -> dict:
+    rows = results.read()
+    assert len(rows) == 1
+    return rows.drop(columns=list(results.VARYING)).iloc[0].astype(str).to_dict()
+
+
+def start(script: str, flags: str, logs) -> subprocess.Popen:
+    """Start a script; it runs on while the test goes on."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / f"{script}.py"), *flags.split()], env=os.environ | {"GPT_STAIRCASE_LOGS": str(logs)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+    )  # fmt: skip
+
+
+def wait_for_checkpoint(logs, process) -> None:
+    """Wait until the run has saved something."""
+    deadline = time.monotonic() + 60
+    while not list(logs.glob("runs/**/checkpoint.safetensors")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+
+
+def test_the_same_command_gives_the_same_bits(script, tmp_path, monkeypatch):
+    found = []
+    for n in range(2):
+        monkeypatch.setenv("GPT_STAIRCASE_LOGS", str(tmp_path / str(n)))
+        assert script(SCRIPT, FLAGS).returncode == 0
+        found.append(row_without_times())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("experiment", ["02_attention/multi_head", "01_bigram/by_hand", "01_bigram/names_deep"])
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(experiment, script, tmp_path, monkeypatch):
+    flags = f"--corpus {'indian' if 'names' in experiment else 'pydoc'} --steps 1000 --seeds 3"
+    monkeypatch.setenv("GPT_STAIRCASE_LOGS", str(tmp_path / "whole"))
+    assert script(experiment, flags).returncode == 0
+    expected = row_without_times()
+
+    killed = tmp_path / "killed"
+    for _ in range(2):
+        process = start(experiment, flags + " --resume", killed)
+        wait_for_checkpoint(killed, process)
+        time.sleep(random.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+        if (killed / "results_All.csv").exists():
+            break
+    monkeypatch.setenv("GPT_STAIRCASE_LOGS", str(killed))
+    done = script(experiment, flags + " --resume")
+    assert done.returncode == 0, done.stderr
+    assert row_without_times() == expected
+    assert script(experiment, flags + " --resume").returncode == 0  # finished: nothing is added
+    assert row_without_times() == expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(script, own_logs):
+    process = start(SCRIPT, "--corpus pydoc --steps 100000", own_logs)
+    wait_for_checkpoint_or_start(own_logs)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    line = error.strip().splitlines()[-1]
+    assert line.startswith("stopped, state saved; go on with: python") and line.endswith("--steps 100000 --resume")
+    saved = checkpoint.load(next(own_logs.glob("runs/**/checkpoint.safetensors")))
+    assert saved.state["step"] > 0 and not results.results_path().exists()
+
+
+def wait_for_checkpoint_or_start(logs) -> None:
+    """Wait until training has begun: the run's folder is there, and a moment has passed."""
+    deadline = time.monotonic() + 60
+    while not list(logs.glob("runs/**/lock")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(2.0)
+
+
+def test_a_run_that_diverges_is_a_row_and_the_next_seed_goes_on(script, own_logs):
+    done = script("02_attention/multi_head", "--corpus pydoc --steps 60 --lr 1e30 --seeds 1 2")
+    assert done.returncode == 0, done.stderr
+    rows = results.read()
+    assert rows.diverged.tolist() == [True, True] and rows.test_loss.isna().all() and rows.seed.tolist() == [1, 2]
+    assert done.stdout.count("diverged (") == 2
+    for path in own_logs.glob("runs/**/checkpoint.safetensors"):
+        assert all(v.isfinite().all() for k, v in checkpoint.load(path).tensors.items() if k.startswith("model."))
+
+
+def run_folder(own_logs):
+    return next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
+
+
+def test_resume_refuses_another_code_and_a_damaged_checkpoint(script, own_logs):
+    flags = "--corpus pydoc --steps 30"
+    assert script("02_attention/bigram", flags).returncode == 0
+    path = run_folder(own_logs) / checkpoint.NAME
+    whole = path.read_bytes()
+    for content, said in (
+        (whole[: len(whole) // 2], "not a whole checkpoint"),
+        (b"hello", "not a whole checkpoint"),
+        (b"", "not a whole checkpoint"),
+    ):
+        path.write_bytes(content)
+        done = script("02_attention/bigram", flags + " --resume")
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        assert path.read_bytes() == content
+    saved = whole.replace(results.read().code_hash[0].encode(), b"0" * 12)
+    path.write_bytes(saved)
+    done = script("02_attention/bigram", flags + " --resume")
+    assert done.returncode == 2 and "its code changed since" in done.stderr
+    assert len(results.read()) == 1
+
+
+def test_a_checkpoint_of_another_project_is_not_loaded(script, own_logs):
+    assert script("02_attention/bigram", "--corpus pydoc --steps 5").returncode == 0
+    folder = run_folder(own_logs)
+    whole = (folder / checkpoint.NAME).read_bytes()
+    (folder / checkpoint.NAME).write_bytes(whole.replace(b"02_attention/bigram", b"../../evil/bigram_x"))
+    with pytest.raises(generate.UserError, match="not in this project"):
+        generate.load_run(folder)
+
+
+def test_saving_is_atomic(tmp_path, monkeypatch):
+    """A write that fails half way leaves the old checkpoint, and no other file."""
+    model = torch.nn.Linear(3, 3)
+    path = tmp_path / checkpoint.NAME
+    checkpoint.save(path, model, None, {"experiment": "x", "step": 1})
+    before = path.read_bytes()
+
+    def fail(tensors, part, metadata):
+        part.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(path, model, None, {"experiment": "x", "step": 2})
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [checkpoint.NAME]
+
+
+def test_two_processes_do_not_train_the_same_run(script, own_logs):
+    process = start("02_attention/bigram", "--corpus pydoc --steps 100000", own_logs)
+    try:
+        wait_for_checkpoint_or_start(own_logs)
+        done = script("02_attention/bigram", "--corpus pydoc --steps 100000")
+        assert done.returncode == 2 and "another process is training this run" in done.stderr
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,118 @@
+"""Every script runs as a user runs it, and appends a valid row."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from common import lesson, results
+from common.lesson import COURSE, ROOT
+
+NAMES = [e for e in COURSE if "/names_" in e]
+
+
+def test_every_script_of_a_numbered_folder_is_in_the_course():
+    found = sorted(str(p.relative_to(ROOT).with_suffix("").as_posix()) for p in ROOT.glob("[0-9][0-9]_*/*.py"))
+    assert found == sorted(COURSE)
+
+
+@pytest.mark.parametrize("experiment", COURSE)
+def test_script_runs_and_appends_a_valid_row(experiment, script):
+    plan = lesson.course_plan(experiment)
+    trains = plan.trains(next(iter(plan.arms)))
+    done = script(experiment, f"--corpus {'indian' if experiment in NAMES else 'pydoc'}{' --steps 3' if trains else ''}")
+    assert done.returncode == 0, done.stderr
+    rows = results.read()
+    assert list(rows.columns) == list(results.COLUMNS)
+    assert list(rows.arm) == list(plan.arms) and set(rows.experiment) == {experiment} and set(rows.seed) == {1}
+    for row in rows.itertuples():
+        assert not row.diverged
+        assert math.isclose(row.test_perplexity, math.exp(row.test_loss), rel_tol=1e-9)
+        assert math.isclose(row.test_bpc, row.test_loss / math.log(2), rel_tol=1e-9)  # one character per token
+        assert 0 < row.test_accuracy < 1
+        assert min(row.val_loss, row.test_loss) - 1e-9 <= row.last10_loss <= max(row.val_loss, row.test_loss) + 1e-9
+        assert row.tokens_seen > 0 and row.vocab_size > 2
+        assert pd.isna(row.steps) == (not trains)
+        assert row.code_hash == lesson.code_hash(plan.script)
+    assert "test bpc" in done.stdout and str(results.results_path()) in done.stdout and "sample" in done.stdout
+
+
+@pytest.mark.parametrize("experiment", NAMES)
+def test_a_names_script_prints_ten_new_names(experiment, script):
+    done = script(experiment, "--corpus indian --steps 60")
+    names = done.stdout.split("seed 1:\n")[1].split("\n")[0].split()
+    known = lesson.course_plan(experiment).load(lesson.course_plan(experiment).settings("--corpus indian")).names
+    assert len(names) == len(set(names)) == 10 and not set(names) & known
+
+
+def test_the_picture_of_self_attention_is_written(script, own_logs):
+    done = script("02_attention/self_attention", "--corpus pydoc --steps 2")
+    pictures = list(own_logs.glob("runs/02_attention/self_attention/*/attention.png"))
+    assert len(pictures) == 1 and str(pictures[0]) in done.stdout
+    weights = pd.read_csv(pictures[0].with_suffix(".csv"), keep_default_na=False)
+    sums = weights.groupby("row").weight.sum()
+    assert (sums - 1).abs().max() < 1e-3 and (weights.column <= weights.row).all()
+
+
+def test_several_seeds_and_the_options_of_a_run(script):
+    assert script("02_attention/bigram", "--corpus pydoc --steps 2 --seeds 1 2 5").returncode == 0
+    assert list(results.read().seed) == [1, 2, 5] and results.read().test_loss.nunique() == 3
+    assert script("02_attention/bigram", "--corpus pydoc --steps 2 --no-log").returncode == 0
+    assert len(results.read()) == 3
+    continued = script("02_attention/bigram", "--generate", "--prompt The")
+    assert continued.returncode == 0 and "The" in continued.stdout
+    checked = script("02_attention/bigram", "--corpus pydoc --check")
+    assert checked.returncode == 0 and checked.stdout.strip().endswith("ok")
+
+
+def test_one_arm_of_several(script):
+    assert script("01_bigram/ngram", "--corpus pydoc --arms 2 3").returncode == 0
+    assert list(results.read().arm) == ["2", "3"]
+
+
+def test_bfloat16_trains(script):
+    done = script("02_attention/multi_head", "--corpus pydoc --steps 5 --dtype bfloat16")
+    assert done.returncode == 0, done.stderr
+    assert results.read().dtype.tolist() == ["bfloat16"]
+
+
+def test_help_names_every_flag(script):
+    done = script("02_attention/multi_head", "--help")
+    assert done.returncode == 0
+    for flag in [
+        "steps",
+        "batch-size",
+        "lr",
+        "seeds",
+        "arms",
+        "device",
+        "dtype",
+        "corpus",
+        "n-layer",
+        "n-embd",
+        "n-head",
+        "block-size",
+        "resume",
+        "generate",
+        "prompt",
+        "check",
+        "no-log",
+        "init-from",
+    ]:
+        assert f"--{flag}" in done.stdout, flag
+
+
+def test_without_network_or_data_a_script_says_so_and_goes_on(script, tmp_path):
+    offline = {
+        "GPT_STAIRCASE_DATA": str(tmp_path / "nothing"),
+        "https_proxy": "http://127.0.0.1:9",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HOME": str(tmp_path),
+        "LOCALAPPDATA": str(tmp_path),
+    }
+    done = script("02_attention/bigram", "--steps 2", **offline)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if "built-in corpus" in line]
+    assert len(said) == 1 and set(results.read().corpus) == {said[0].split()[-1]}
+    names = script("01_bigram/names_bigram", "--steps 2", **offline)
+    assert names.returncode == 0 and "built-in corpus faker" in names.stdout
