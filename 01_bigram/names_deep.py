@@ -9,6 +9,8 @@ Expect   : better than one layer and three letters, by a tenth of a nat at most;
 Also     : --keep-duplicates
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -57,7 +59,7 @@ class Model(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocab_size, s.n_embd)                  # a table again: row a is the vector of letter a
         sizes = [s.block_size * s.n_embd, *[8 * s.n_embd] * s.n_layer]
-        self.hidden = nn.Sequential(*(Layer(n_in, n_out) for n_in, n_out in zip(sizes, sizes[1:], strict=False)))
+        self.hidden = nn.Sequential(*(Layer(n_in, n_out) for n_in, n_out in pairwise(sizes)))
         self.head = nn.Linear(8 * s.n_embd, vocab_size)
 
     def forward(self, ids):

@@ -2,11 +2,14 @@
 
 Previous : 01_bigram/names_deep.py
 Changes  : Model
-Idea     : a layer sees pairs only, the next one pairs of pairs; nothing is squeezed into one vector at once, and pairs share their weights
+Idea     : a layer joins pairs, the next one pairs of pairs: letters meet step by step, and all pairs of a level share their weights
 Source   : van den Oord et al. 2016, arXiv:1609.03499, section 2.1
 Expect   : better than the flat network of the same depth, by a few hundredths of a nat
-Also     : --keep-duplicates; --corpus indian; --corpus indian --init-from 01_bigram/names_wavenet
+Also     : --keep-duplicates; --corpus indian --steps 200 --batch-size 64;
+           --corpus indian --init-from 01_bigram/names_wavenet --steps 300 --batch-size 64 --lr 3e-4
 """
+
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -57,10 +60,10 @@ class Model(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocab_size, s.n_embd)                  # a table again: row a is the vector of letter a
         levels = s.block_size.bit_length() - 1
-        if s.block_size != 2**levels:
-            raise UserError(f"--block-size {s.block_size} cannot be halved down to 1; use a power of 2")
+        if s.block_size != 2 ** max(1, levels):
+            raise UserError(f"--block-size {s.block_size} cannot be halved down to one pair; use 2, 4, 8, 16 ...")
         sizes = [s.n_embd, *[8 * s.n_embd] * levels]
-        self.hidden = nn.Sequential(*(Layer(2 * n_in, n_out) for n_in, n_out in zip(sizes, sizes[1:], strict=False)))
+        self.hidden = nn.Sequential(*(Layer(2 * n_in, n_out) for n_in, n_out in pairwise(sizes)))
         self.head = nn.Linear(8 * s.n_embd, vocab_size)
 
     def forward(self, ids):

@@ -225,13 +225,18 @@ class Reference:
         arm = "" if self.arm == "default" else f":{self.arm}"
         return f"{self.experiment}{arm} {self.flags}".strip()
 
-    def config(self, family: str | None = None) -> str:
-        """The configuration hash of the course's run, or of the same run on another corpus."""
+    def config(self) -> str:
+        """The configuration hash of the course's run."""
         p = course_plan(self.experiment)
-        return p.config(self.arm, p.settings(self.flags), family)
+        return p.config(self.arm, p.settings(self.flags))
+
+    def settings(self) -> Settings:
+        """The settings of the course's run."""
+        return course_plan(self.experiment).settings(self.flags)
 
     @property
     def code(self) -> str:
+        """The fingerprint of the script as it is now."""
         return code_hash(ROOT / f"{self.experiment}.py")
 
 

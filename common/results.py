@@ -107,16 +107,18 @@ def is_logged(row: dict, path: Path | None = None) -> bool:
     return len(rows) > 0
 
 
-def course_rows(reference: Reference, rows=None, family: str | None = None):
-    """The rows the course uses for a reference: per seed the first one with the current settings, code and protocol, on one corpus.
-
-    family: the corpus, where it is not the one of the reference's settings.
-    """
+def matching(experiment: str, arm: str, config: str, code: str, rows=None):
+    """Per seed the first row with these settings and this code, under the current protocol; all on the corpus of the first of them."""
     rows = read() if rows is None else rows
-    found = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm) & (rows.protocol == PROTOCOL)]
-    found = found[(found.config_hash == reference.config(family)) & (found.code_hash == reference.code)]
+    found = rows[(rows.experiment == experiment) & (rows.arm == arm) & (rows.protocol == PROTOCOL)]
+    found = found[(found.config_hash == config) & (found.code_hash == code)]
     found = found[found.corpus == found.corpus.iloc[0]] if len(found) else found
     return found.drop_duplicates("seed").sort_values("seed")
+
+
+def course_rows(reference: Reference, rows=None):
+    """The rows the course uses for a reference: those with its settings and the code as it is now."""
+    return matching(reference.experiment, reference.arm, reference.config(), reference.code, rows)
 
 
 # ---- comparison ------------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
                 name = "" if arm == "default" else f" of {arm}"
                 print(f"\nsample{name}, seed {seed}:\n{generate.sample(model, data, s, seed, options.prompt or '')}")
                 paths += plan.picture(model, data, folder) if plan.picture else []
-    print(summary.table(plan, rows, data.corpus.family))
+    print(summary.table(plan, rows, s, data.corpus.family))
     paths += summary.curves(plan, rows, [generate.run_folder(plan.experiment, r["arm"], r["seed"], r["config_hash"]) for r in rows])
     for path in paths:
         print(f"picture     {path}")

@@ -1,16 +1,18 @@
 """What a run tells at its end: its result beside its predecessor and the baselines, and its learning curves."""
 
+import dataclasses
 import math
 from pathlib import Path
 
 from common import checkpoint, lesson, results
 from common.errors import UserError
-from common.lesson import Plan, Reference
+from common.lesson import Plan, course_plan, refer
+from common.settings import Settings, flag
 
 COLUMNS = f"{'':<36}{'test bpc':>10}{'accuracy':>10}{'test loss':>11}{'seconds':>9}"
 
 
-def table(plan: Plan, rows: list[dict], family: str) -> str:
+def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
     """The rows of this run (mean over seeds), the predecessor, and the baselines, as far as they were measured on the same corpus."""
     lines = ["", COLUMNS]
     for arm in dict.fromkeys(row["arm"] for row in rows):
@@ -18,27 +20,37 @@ def table(plan: Plan, rows: list[dict], family: str) -> str:
         name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
         lines.append(_line(name, [row for row in own if not row["diverged"]], len(own)))
     if plan.lesson.previous:
-        lines.append(_previous(plan.lesson.previous, family))
-    baselines = {label: _course(lesson.refer(reference), family) for label, reference in lesson.BASELINES.items()}
-    known = [f"{label} {sum(r['test_bpc'] for r in found) / len(found):.3f}" for label, found in baselines.items() if found]
-    if known:
-        lines.append(f"counting, bits per character: {' · '.join(known)}")
+        lines.append(_previous(plan, rows[0]["arm"], s, family))
+    known = {label: _measured(refer(r).experiment, refer(r).arm, refer(r).settings(), family) for label, r in lesson.BASELINES.items()}
+    floors = [f"{label} {sum(r['test_bpc'] for r in found) / len(found):.3f}" for label, found in known.items() if found]
+    if floors:
+        lines.append(f"counting, bits per character: {' · '.join(floors)}")
     return "\n".join(lines)
 
 
-def _course(reference: Reference, family: str) -> list[dict]:
-    """The course's rows for a reference on this corpus; none if it was never run, or the results cannot be read."""
+def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]:
+    """Rows of an experiment with these settings on this corpus; none if it was never run so, or the results cannot be read."""
+    plan = course_plan(experiment)
     try:
-        found = results.course_rows(reference, family=family)
+        found = results.matching(experiment, arm, plan.config(arm, s, family), lesson.code_hash(plan.script))
     except UserError:
         return []
     return found[found.diverged == False].to_dict("records")  # noqa: E712 (a column)
 
 
-def _previous(experiment: str, family: str) -> str:
-    reference = lesson.refer(experiment)
-    found = _course(reference, family)
-    return _line(str(reference), found, len(found)) if found else f"{experiment:<36} not measured here yet: python {experiment}.py"
+def _previous(plan: Plan, arm: str, s: Settings, family: str) -> str:
+    """The predecessor with the same changes to its settings, or the command that would measure it."""
+    before = course_plan(plan.lesson.previous)
+    if before.load is not plan.load:
+        return f"{before.experiment:<36}  is measured on another kind of text"
+    fields = {f.name for f in dataclasses.fields(before.defaults)}
+    changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(plan.defaults, f.name)}
+    changed = {name: value for name, value in changed.items() if name in fields}
+    arm = arm if arm in before.arms else next(iter(before.arms))
+    found = _measured(before.experiment, arm, dataclasses.replace(before.defaults, **changed), family)
+    flags = "".join(f" {flag(k)}" if v is True else f" {flag(k)} {v}" for k, v in changed.items())
+    name = before.experiment if arm == "default" else f"{before.experiment}:{arm}"
+    return _line(name, found, len(found)) if found else f"{name:<36}  not measured so yet: python {before.experiment}.py{flags}"
 
 
 def _line(name: str, rows: list[dict], runs: int) -> str:

@@ -56,7 +56,7 @@ def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(experiment, 
     assert script(experiment, flags).returncode == 0
     expected = row_without_times()
 
-    killed = tmp_path / "killed"
+    killed, cut = tmp_path / "killed", 0
     for _ in range(2):
         process = start(experiment, flags + " --resume", killed)
         wait_for_checkpoint(killed, process)
@@ -65,6 +65,8 @@ def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(experiment, 
         process.communicate()
         if (killed / "results_All.csv").exists():
             break
+        cut += 1
+    assert cut or experiment == "01_bigram/by_hand"  # which is sometimes done before it can be killed
     monkeypatch.setenv("GPT_STAIRCASE_LOGS", str(killed))
     done = script(experiment, flags + " --resume")
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ python -m common.tools.course status
 """
 
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -91,7 +92,11 @@ def run_job(job: Job, quick: bool) -> int:
     if not quick and resumable(reference, seed):
         flags.append("--resume")
     arguments = [sys.executable, str(plan.script), "--seeds", str(seed), "--arms", reference.arm, *flags]
-    done = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    previous = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the script too, which saves its state: wait for it
+    try:
+        done = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    finally:
+        signal.signal(signal.SIGINT, previous)
     if done.returncode not in (0, 130):
         print(done.stdout)
     return done.returncode
