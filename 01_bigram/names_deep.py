@@ -1,4 +1,4 @@
-"""Deep: more letters, three hidden layers, and batch normalisation to keep each of them in the range where tanh has a slope.
+"""Deep: more letters, three hidden layers, and batch normalisation that keeps each where tanh has a slope.
 
 Previous : 01_bigram/names_mlp.py
 Changes  : BatchNorm, Layer, Model

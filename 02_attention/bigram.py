@@ -3,7 +3,6 @@
 Previous : 01_bigram/by_hand.py
 Changes  : Model, train
 Idea     : an embedding and a linear head in place of the table; what attention adds is measured from here
-Teaches  : nn.Embedding, nn.Linear
 Source   : Bengio et al. 2003, JMLR 3 (the embedding of a token as a learned vector)
 Expect   : the loss of the counted table: a vector between two matrices can say no more than the table did
 """

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -85,9 +86,10 @@ def _check_settings(plan: Plan, arm: str, s: Settings) -> None:
         raise UserError(f"--n-embd {s.n_embd} is not divisible by --n-head {s.n_head}; each head takes an equal share of the width")
     reads = plan.reads(arm, s) | {"block_size"}
     counts = () if plan.trains(arm) else ("steps", "batch_size", "lr", "init_from")
-    for name in (*ARCHITECTURE, *counts):
+    own_loop = () if plan.train is train_with_adamw else ("dtype",)
+    for name in (*ARCHITECTURE, *counts, *own_loop):
         if name not in reads and getattr(s, name) != getattr(plan.defaults, name):
-            raise UserError(f"{flag(name)} does nothing in {plan.experiment}: its model has no use for it; leave it out")
+            raise UserError(f"{flag(name)} does nothing in {plan.experiment}: it has no use for it; leave it out")
 
 
 def _load_data(plan: Plan, s: Settings, device: str, options: Options) -> Data:
@@ -104,7 +106,12 @@ def _initial(s: Settings, seed: int) -> Path:
     if (Path(s.init_from) / checkpoint.NAME).exists():
         return Path(s.init_from) / checkpoint.NAME
     reference = lesson.refer(s.init_from)
-    return generate.last_run(reference.experiment, reference.arm, seed, reference.config()) / checkpoint.NAME
+    path = generate.last_run(reference.experiment, reference.arm, seed, reference.config()) / checkpoint.NAME
+    if checkpoint.load(path).state["code_hash"] != reference.code:
+        raise UserError(
+            f"--init-from {s.init_from}: {path.parent} was trained by another version of {reference.experiment}.py; train again"
+        )
+    return path
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -120,10 +127,8 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
             try:
                 row, model, folder = _run_one(plan, arm, seed, s, options, data)
             except Stopped:
-                print(
-                    f"\nstopped, state saved; go on with: python {' '.join([a for a in sys.argv if a != '--resume'])} --resume",
-                    file=sys.stderr,
-                )
+                again = shlex.join([*(a for a in sys.argv if a != "--resume"), "--resume"])
+                print(f"\nstopped, state saved; go on with: python {again}", file=sys.stderr)
                 raise SystemExit(130) from None
             rows.append(row)
             if model is not None and seed == options.seeds[0]:
@@ -146,7 +151,7 @@ def _run_one(plan: Plan, arm: str, seed: int, s: Settings, options: Options, dat
     config = plan.config(arm, s, data.corpus.family)
     state = {
         "experiment": plan.experiment, "arm": arm, "seed": seed, "settings": dataclasses.asdict(s), "tokenizer": data.tokenizer.state(),
-        "corpus": data.corpus.name, "script": plan.experiment + ".py", "config_hash": config, "code_hash": lesson.code_hash(plan.script),
+        "corpus": data.corpus.name, "config_hash": config, "code_hash": lesson.code_hash(plan.script),
     }  # fmt: skip
     if s.init_from:
         checkpoint.restore_model(checkpoint.load(_initial(s, seed)), model)
@@ -223,7 +228,7 @@ def _overfit(plan: Plan, arms: list[str], s: Settings, options: Options, device:
         if not any(p.requires_grad for p in model.parameters()):
             raise UserError(f"{plan.experiment} counts; it has nothing to overfit, so --check has nothing to check")
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
-        for step in range(500):
+        for step in range(1000):
             loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
             if step == 0:
                 print(f"{arm}: untrained loss {loss.item():.3f} nats, a uniform guess has {math.log(data.tokenizer.vocab_size):.3f}")

@@ -32,6 +32,7 @@ BIGRAM, HEADS = "02_attention/bigram", "02_attention/multi_head"
         (BIGRAM, "--arms fast", "arm 'fast' is not known"),
         ("01_bigram/ngram", "--arms 7", "arm '7' is not known"),
         ("01_bigram/count_bigram", "--steps 5", "--steps does nothing in 01_bigram/count_bigram"),
+        ("01_bigram/by_hand", "--dtype bfloat16", "--dtype does nothing in 01_bigram/by_hand"),
         ("01_bigram/count_bigram", "--check --corpus pydoc", "has nothing to overfit"),
         (BIGRAM, "--corpus pydoc --prompt \u4f60\u597d", "has no '\u4f60' '\u597d'"),
         (BIGRAM, "--generate", "has no checkpoint"),
