@@ -16,7 +16,7 @@ from common.settings import Settings
 
 
 class Model(nn.Module):
-    """Token ids (B, T) -> logits (B, T, V)."""
+    """Token ids (B, T) -> logits (B, T, V): scores that softmax turns into probabilities."""
 
     def __init__(self, s: Settings, vocab_size: int):
         super().__init__()
@@ -27,17 +27,17 @@ class Model(nn.Module):
 
 
 def train(model, data, s, journal):
-    """What `common.train` does from the next script on: guess, measure, differentiate, step."""
-    for step in journal.steps(model):
+    """The steps of common.train, written out: guess, measure, differentiate, update."""
+    for step in journal.steps(model):                                   # 0, 1, ...; the journal shows progress and saves
         x, y = data.batch(step)                                         # characters and those that follow them  (B, T), (B, T)
         logits = model(x)                                               # (B, T, V)
-        log_probability = logits - logits.exp().sum(dim=-1, keepdim=True).log()        # softmax, then log         (B, T, V)
-        loss = -log_probability.gather(-1, y[..., None]).mean()         # mean surprise at what came, in nats
-        model.table.grad = None
+        log_probability = logits - logits.logsumexp(dim=-1, keepdim=True)     # the log of softmax(logits)       (B, T, V)
+        loss = -log_probability.gather(-1, y[..., None]).mean()         # mean surprise at what came, in nats: F.cross_entropy
+        model.table.grad = None                                         # else the new gradient would be added to the old one
         loss.backward()                                                 # d loss / d table, entry by entry
         with torch.no_grad():
-            model.table -= s.lr * (1 - step / s.steps) * model.table.grad  # downhill, in ever smaller steps
-        journal.record(loss)
+            model.table -= s.lr * (1 - step / s.steps) * model.table.grad     # downhill, in ever smaller steps
+        journal.record(loss)                                            # for the progress bar and the learning curve
 
 
 if __name__ == "__main__":

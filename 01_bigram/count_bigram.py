@@ -1,10 +1,11 @@
-"""Counting pairs: after this letter, which one follows how often?
+"""Counting pairs: after this character, which one follows how often?
 
 Previous : none
 Changes  : Model, count
 Idea     : one pass over the text fills a table; a row of it, divided by its sum, is the probability of the next character
+Teaches  : register_buffer
 Source   : Shannon 1948, A Mathematical Theory of Communication, section 3
-Expect   : far better than guessing, and every later script must beat it to be worth its time
+Expect   : far better than guessing; every model that sees more than one character has to beat it
 """
 
 import torch
@@ -15,10 +16,14 @@ from common.settings import Settings
 
 
 class Model(nn.Module):
-    """Token ids (B, T) -> logits (B, T, V), here log-probabilities: softmax leaves them as they are."""
+    """Token ids (B, T) -> logits (B, T, V): scores that softmax turns into probabilities.
+
+    Here they are log-probabilities, so softmax gives back exactly the probabilities that were counted.
+    """
 
     def __init__(self, s: Settings, vocab_size: int):
         super().__init__()
+        # a buffer is saved and moved with the model, but not trained
         self.register_buffer("counts", torch.zeros(vocab_size, vocab_size))  # counts[a, b]: how often b follows a
 
     def forward(self, ids):
@@ -29,7 +34,7 @@ class Model(nn.Module):
 def count(model, data, s, journal):
     """Read the training text once."""
     here, following = data.train.tokens[:-1], data.train.tokens[1:]
-    model.counts.index_put_((here, following), torch.ones(len(here)), accumulate=True)
+    model.counts.index_put_((here, following), torch.ones(len(here)), accumulate=True)  # counts[a, b] += 1 for every pair
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Deep: more letters, three hidden layers, and batch normalisation that keeps each where tanh has a slope.
+"""Deep: eight letters, three hidden layers, and batch normalisation, which keeps the inputs of tanh where it has a slope.
 
 Previous : 01_bigram/names_mlp.py
 Changes  : BatchNorm, Layer, Model
@@ -6,7 +6,7 @@ Idea     : whatever the weights do, every hidden feature is brought back to mean
 Teaches  : nn.Sequential
 Source   : Ioffe and Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2
 Expect   : better than one layer and three letters, by a tenth of a nat at most; most of it from the longer context
-Also     : --keep-duplicates
+Also     : --keep-duplicates; --keep-duplicates --drop-leaked
 """
 
 from itertools import pairwise
@@ -21,7 +21,7 @@ from common.settings import NamesSettings
 
 
 class BatchNorm(nn.Module):
-    """Every feature at mean 0 and variance 1 over all that is not a feature, then at a learned scale and shift. (..., C) -> (..., C)"""
+    """Each feature to mean 0 and variance 1 over the batch (and positions, if any), then a learned scale and shift. (..., C) -> (..., C)"""
 
     def __init__(self, n_features: int):
         super().__init__()
@@ -30,18 +30,18 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.ones(n_features))
 
     def forward(self, x):
-        mean, variance = self.running_mean, self.running_variance  # in use, an answer must not depend on what else is in the batch
+        mean, variance = self.running_mean, self.running_variance  # in evaluation a prediction must not depend on the rest of the batch
         if self.training:
             rows = x.flatten(0, -2)                                # (N, C), whether x is (B, C) or (B, T, C)
             mean, variance = rows.mean(dim=0), rows.var(dim=0, correction=0)
             unbiased = variance.detach() * len(rows) / max(1, len(rows) - 1)
-            self.running_mean.lerp_(mean.detach(), 0.1)            # a mean over about the last ten batches
+            self.running_mean.lerp_(mean.detach(), 0.1)            # exponential moving average, over roughly the last ten batches
             self.running_variance.lerp_(unbiased, 0.1)
         return (x - mean) * (self.scale / (variance + 1e-5) ** 0.5) + self.shift
 
 
 class Layer(nn.Module):
-    """Mix, normalise, bend. (..., n_in) -> (..., n_out)"""
+    """Linear map, batch normalisation, tanh. (..., n_in) -> (..., n_out)"""
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
@@ -68,12 +68,13 @@ class Model(nn.Module):
 
 
 def train(model, data, s, journal):
-    """The loop from common, at a rate that falls to zero: large steps first, to come far, small ones last, to settle."""
+    """The same steps with AdamW: large ones first, to come far, small ones last, to settle."""
+    # a running mean of gradients, each entry divided by its typical size; weights also shrink a little at every step (weight decay)
     optimizer = torch.optim.AdamW(model.parameters(), lr=s.lr)
     for step in journal.steps(model, optimizer):
         for group in optimizer.param_groups:
             group["lr"] = s.lr * (1 - step / s.steps)
-        x, y = data.batch(step)                                          # (B, T), (B,)
+        x, y = data.batch(step)                                         # (B, T), (B,)
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()

@@ -1,13 +1,13 @@
 """Neural probabilistic language model: letters become vectors, and a hidden layer looks at several of them at once.
 
 Previous : 01_bigram/names_bigram.py
-Changes  : Model, train
+Changes  : Model
 Idea     : a table for every three letters would stay nearly empty; learned vectors let similar letters share what they know.
            The rate falls to zero, as it did by hand
-Teaches  : nn.Embedding, nn.Linear, torch.optim.AdamW
+Teaches  : nn.Embedding, nn.Linear
 Source   : Bengio et al. 2003, JMLR 3, 1137-1155
 Expect   : clearly better than pairs, by a quarter of a nat or more: three letters say far more than one
-Also     : --keep-duplicates
+Also     : --block-size 8; --keep-duplicates; --keep-duplicates --drop-leaked
 """
 
 import torch
@@ -34,12 +34,13 @@ class Model(nn.Module):
 
 
 def train(model, data, s, journal):
-    """The loop from common, at a rate that falls to zero: large steps first, to come far, small ones last, to settle."""
+    """The same steps with AdamW: large ones first, to come far, small ones last, to settle."""
+    # a running mean of gradients, each entry divided by its typical size; weights also shrink a little at every step (weight decay)
     optimizer = torch.optim.AdamW(model.parameters(), lr=s.lr)
     for step in journal.steps(model, optimizer):
         for group in optimizer.param_groups:
             group["lr"] = s.lr * (1 - step / s.steps)
-        x, y = data.batch(step)                                          # (B, T), (B,)
+        x, y = data.batch(step)                                         # (B, T), (B,)
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()

@@ -5,7 +5,7 @@ Changes  : Model
 Idea     : a layer joins pairs, the next one pairs of pairs: letters meet step by step, and all pairs of a level share their weights
 Source   : van den Oord et al. 2016, arXiv:1609.03499, section 2.1
 Expect   : better than the flat network of the same depth, by a few hundredths of a nat
-Also     : --keep-duplicates; --corpus indian --steps 200 --batch-size 64;
+Also     : --keep-duplicates; --keep-duplicates --drop-leaked; --corpus indian --steps 200 --batch-size 64;
            --corpus indian --init-from 01_bigram/names_wavenet --steps 300 --batch-size 64 --lr 3e-4
 """
 
@@ -22,7 +22,7 @@ from common.settings import NamesSettings
 
 
 class BatchNorm(nn.Module):
-    """Every feature at mean 0 and variance 1 over all that is not a feature, then at a learned scale and shift. (..., C) -> (..., C)"""
+    """Each feature to mean 0 and variance 1 over the batch (and positions, if any), then a learned scale and shift. (..., C) -> (..., C)"""
 
     def __init__(self, n_features: int):
         super().__init__()
@@ -31,18 +31,18 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.ones(n_features))
 
     def forward(self, x):
-        mean, variance = self.running_mean, self.running_variance  # in use, an answer must not depend on what else is in the batch
+        mean, variance = self.running_mean, self.running_variance  # in evaluation a prediction must not depend on the rest of the batch
         if self.training:
             rows = x.flatten(0, -2)                                # (N, C), whether x is (B, C) or (B, T, C)
             mean, variance = rows.mean(dim=0), rows.var(dim=0, correction=0)
             unbiased = variance.detach() * len(rows) / max(1, len(rows) - 1)
-            self.running_mean.lerp_(mean.detach(), 0.1)            # a mean over about the last ten batches
+            self.running_mean.lerp_(mean.detach(), 0.1)            # exponential moving average, over roughly the last ten batches
             self.running_variance.lerp_(unbiased, 0.1)
         return (x - mean) * (self.scale / (variance + 1e-5) ** 0.5) + self.shift
 
 
 class Layer(nn.Module):
-    """Mix, normalise, bend. (..., n_in) -> (..., n_out)"""
+    """Linear map, batch normalisation, tanh. (..., n_in) -> (..., n_out)"""
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
@@ -67,19 +67,20 @@ class Model(nn.Module):
         self.head = nn.Linear(8 * s.n_embd, vocab_size)
 
     def forward(self, ids):
-        x = self.token(ids)                                              # (B, 8, C)
+        x = self.token(ids)                                              # (B, T, C)
         for layer in self.hidden:
-            x = layer(x.unflatten(1, (-1, 2)).flatten(2))                # (B, 4, C'), (B, 2, C'), (B, 1, C')
+            x = layer(x.unflatten(1, (-1, 2)).flatten(2))                # (B, T/2, C'), (B, T/4, C'), ..., (B, 1, C')
         return self.head(x.squeeze(1))                                   # (B, V)
 
 
 def train(model, data, s, journal):
-    """The loop from common, at a rate that falls to zero: large steps first, to come far, small ones last, to settle."""
+    """The same steps with AdamW: large ones first, to come far, small ones last, to settle."""
+    # a running mean of gradients, each entry divided by its typical size; weights also shrink a little at every step (weight decay)
     optimizer = torch.optim.AdamW(model.parameters(), lr=s.lr)
     for step in journal.steps(model, optimizer):
         for group in optimizer.param_groups:
             group["lr"] = s.lr * (1 - step / s.steps)
-        x, y = data.batch(step)                                          # (B, T), (B,)
+        x, y = data.batch(step)                                         # (B, T), (B,)
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()
@@ -88,4 +89,4 @@ def train(model, data, s, journal):
 
 
 if __name__ == "__main__":
-    run(Model, NamesSettings(block_size=8, batch_size=1024, lr=4e-3, n_embd=24), load=names_data, train=train)
+    run(Model, NamesSettings(block_size=8, batch_size=1024, lr=4e-3, n_embd=20), load=names_data, train=train)

@@ -1,11 +1,12 @@
-"""N-grams: counting longer pasts, and falling back to shorter ones where the text was too short to count.
+"""N-grams: counting longer sequences, with a say for the shorter ones where the text was too short to count.
 
 Previous : 01_bigram/count_bigram.py
 Changes  : Table, Model, count
-Idea     : modified interpolated Kneser-Ney: take a little from every count, and hand it to the shorter context, where a character
+Idea     : modified interpolated Kneser-Ney: take a little from every count and give it to the shorter context, where a character
            counts by how many different contexts it was seen in
-Source   : Chen and Goodman 1999, Computer Speech & Language 13, equations 23 to 26
-Expect   : each order better than the one below; beyond five characters little is left to gain on a megabyte of text
+Source   : Chen and Goodman 1999, Computer Speech & Language 13, pages 359-394 (modified Kneser-Ney)
+Expect   : each order better than the one below; beyond order 5 little is left to gain on a megabyte of text
+Also     : --block-size 64
 """
 
 import functools
@@ -18,31 +19,31 @@ from common.settings import Settings
 
 
 class Table(nn.Module):
-    """All sequences of k characters that the training text contains, ordered, with what each is worth in its context.
+    """All different sequences of k characters in the training text, sorted, with what each is worth in its context.
 
-    A sequence has an index here; it is found by the index of its first k - 1 characters in the table before, times V, plus its last.
-    So the followers of one context stand side by side.
+    A sequence is its context (the first k - 1 characters) and one follower. Its key is the index of the context in the table of k - 1,
+    times V, plus the follower: so the followers of one context stand side by side.
     """
 
     def __init__(self):
         super().__init__()
-        for name, dtype in (("keys", torch.long), ("starts", torch.long), ("worth", torch.float), ("left_over", torch.float)):
+        for name, dtype in (("keys", torch.long), ("starts", torch.long), ("discounted", torch.float), ("gamma", torch.float)):
             self.register_buffer(name, torch.empty(0, dtype=dtype))
 
     def fit(self, keys, counts, contexts: int, vocab_size: int):
         """keys (S,) in order, counts (S,) of each; contexts: the size of the table before."""
-        n1, n2, n3, n4 = (float((counts == i).sum()) for i in (1, 2, 3, 4))
+        n1, n2, n3, n4 = (float((counts == i).sum()) for i in (1, 2, 3, 4))      # how many sequences were seen exactly i times
         y = n1 / max(n1 + 2 * n2, 1)
-        steps = ((1, n1, n2), (2, n2, n3), (3, n3, n4))
+        steps = ((1, n1, n2), (2, n2, n3), (3, n3, n4))                          # D_i = i - (i + 1) Y n_(i+1) / n_i
         discount = torch.tensor([0.0] + [i - (i + 1) * y * more / fewer if fewer else i for i, fewer, more in steps])
-        taken = discount.clamp(min=0)[counts.clamp(max=3)]                          # 0, D1, D2 or D3+, by count      (S,)
+        taken = discount.clamp(min=0)[counts.clamp(max=3)]                       # 0, D_1, D_2 or D_3, by count       (S,)
         context = keys // vocab_size
-        total = torch.zeros(contexts).index_add(0, context, counts.float())
+        total = torch.zeros(contexts).index_add(0, context, counts.float())      # N(h)                               (contexts,)
         self.keys = keys
-        self.starts = torch.searchsorted(keys, torch.arange(contexts + 1) * vocab_size)
-        self.worth = (counts - taken) / total[context]
-        self.left_over = torch.zeros(contexts).index_add(0, context, taken) / total
-        self.left_over[total == 0] = 1.0                                            # a context with no follower says nothing
+        self.starts = torch.searchsorted(keys, torch.arange(contexts + 1) * vocab_size)  # followers of h: from starts[h] to starts[h + 1]
+        self.discounted = (counts - taken) / total[context].clamp(min=1)         # (N(h, w) - D) / N(h)               (S,)
+        gamma = torch.zeros(contexts).index_add(0, context, taken) / total.clamp(min=1)
+        self.gamma = torch.where(total > 0, gamma, 1.0)                          # all to the shorter context where h has no follower
 
     def find(self, keys):
         """Index of each key, -1 where the training text has no such sequence."""
@@ -54,14 +55,17 @@ class Table(nn.Module):
         known = context >= 0
         context = context.clamp(min=0)
         first, many = self.starts[context], (self.starts[context + 1] - self.starts[context]) * known
-        rows = torch.repeat_interleave(torch.arange(len(context)), many)
-        entries = torch.arange(len(rows)) - torch.repeat_interleave(many.cumsum(0) - many - first, many)
-        mixed = shorter * torch.where(known, self.left_over[context], 1.0)[:, None]
-        return mixed.index_put_((rows, self.keys[entries] % shorter.size(1)), self.worth[entries], accumulate=True)
+        rows = torch.repeat_interleave(torch.arange(len(context)), many)         # follower i belongs to rows[i] of the batch
+        entries = torch.arange(len(rows)) - torch.repeat_interleave(many.cumsum(0) - many - first, many)  # ... and is entries[i] here
+        mixed = shorter * torch.where(known, self.gamma[context], 1.0)[:, None]
+        return mixed.index_put_((rows, self.keys[entries] % shorter.size(1)), self.discounted[entries], accumulate=True)
 
 
 class Model(nn.Module):
-    """Token ids (B, T) -> logits (B, T, V), here log-probabilities: softmax leaves them as they are."""
+    """Token ids (B, T) -> logits (B, T, V): scores that softmax turns into probabilities.
+
+    Here they are log-probabilities, so softmax gives back exactly the probabilities that were counted.
+    """
 
     def __init__(self, s: Settings, vocab_size: int, order: int):
         super().__init__()
@@ -74,6 +78,7 @@ class Model(nn.Module):
         context = torch.zeros_like(ids)                                            # the empty context, known everywhere
         for table in self.tables:
             probabilities = table.mix(probabilities, context.flatten())
+            # the context of t - 1 and the character at t make a longer context; the first position has no earlier one
             before = torch.cat([torch.full_like(ids[:, :1], -1), context[:, :-1]], dim=1) if table is not self.tables[0] else context
             context = torch.where(before >= 0, table.find(before * self.vocab_size + ids), -1)
         return probabilities.log().view(B, T, -1)                                  # (B, T, V)
@@ -97,4 +102,5 @@ def count(model, data, s, journal):
 
 
 if __name__ == "__main__":
+    # long windows: counting needs none, and at the start of each the context is short
     run({str(order): functools.partial(Model, order=order) for order in range(1, 7)}, Settings(block_size=4096), train=count)

@@ -3,7 +3,7 @@
 Previous : 02_attention/bigram.py
 Changes  : Average, Model
 Idea     : a mean over the past, as a product with a matrix of weights that are zero for the future
-Teaches  : F.softmax, register_buffer
+Teaches  : F.softmax
 Source   : the weights are those of attention with all scores equal: Bahdanau et al. 2015, arXiv:1409.0473
 Expect   : worse than the bigram: the current character, which says most, is drowned in the mean
 """
@@ -25,8 +25,8 @@ class Average(nn.Module):
 
     def forward(self, x):
         T = x.size(1)
-        scores = torch.zeros(T, T, device=x.device)  # all equal, for now               (T, T)
-        weights = F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)  # row t: 1/t, ..., 1/t, 0, ..., 0
+        scores = torch.zeros(T, T, device=x.device)                                      # all equal, for now     (T, T)
+        weights = F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)  # row t, counted from 1: t times 1/t, then 0
         return weights @ x                                                               # (B, T, C)
 
 

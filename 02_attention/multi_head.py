@@ -1,8 +1,9 @@
 """Multi-head attention: several small heads side by side, each free to look for something else.
 
 Previous : 02_attention/positions.py
-Changes  : Head, MultiHeadAttention, Model
-Idea     : the width is cut into H heads of D = C / H; each has its own weights over the past
+Changes  : Head, MultiHeadAttention, Model, picture
+Idea     : the width is cut into H heads of D = C / H; each has its own weights over the past (the output matrix W^O of the paper is an idea
+           of its own, in stage 05)
 Source   : Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2
 Expect   : better than one head of the same width, at the same number of parameters
 """
@@ -28,10 +29,12 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x):
         B, T, C = x.shape
-        q, k, v = (f(x).view(B, T, self.n_head, -1).transpose(1, 2) for f in (self.query, self.key, self.value))  # (B, H, T, D)
-        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5                                                      # (B, H, T, T)
+        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, C) -> (B, T, H, D) -> (B, H, T, D)
+        k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
+        v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
+        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)
         weights = F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)
-        return (weights @ v).transpose(1, 2).reshape(B, T, C)                                                     # heads side by side again
+        return (weights @ v).transpose(1, 2).reshape(B, T, C)          # heads side by side again
 
 
 class Model(nn.Module):

@@ -29,7 +29,7 @@ class Head(nn.Module):
         """How much position t takes of position s: rows sum to 1, zero for s > t. (B, T, C) -> (B, T, T)"""
         T = x.size(1)
         q, k = self.query(x), self.key(x)                     # (B, T, D), (B, T, D)
-        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (B, T, T), of size about 1 whatever D is
+        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (B, T, T); / sqrt(D): their size does not grow with D
         return F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)
 
     def forward(self, x):
@@ -51,5 +51,15 @@ class Model(nn.Module):
         return self.head(self.attention(x))                        # (B, T, V)
 
 
+def picture(model, data, folder):
+    """Draw what each character of a line of the test text attends to."""
+    from common import plots
+
+    ids = data.first_line()                                       # (T,)
+    x = model.token(ids[None]) + model.position.weight[: len(ids)]
+    weights = model.attention.weights(x)[0]                       # (T, T)
+    return [plots.attention(weights, data.tokenizer.decode(ids.tolist()), folder / "attention")]
+
+
 if __name__ == "__main__":
-    run(Model)
+    run(Model, picture=picture)

@@ -29,7 +29,7 @@ class Head(nn.Module):
         """How much position t takes of position s: rows sum to 1, zero for s > t. (B, T, C) -> (B, T, T)"""
         T = x.size(1)
         q, k = self.query(x), self.key(x)                     # (B, T, D), (B, T, D)
-        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (B, T, T), of size about 1 whatever D is
+        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (B, T, T); / sqrt(D): their size does not grow with D
         return F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)
 
     def forward(self, x):

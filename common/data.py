@@ -107,9 +107,10 @@ class Data:
         return x.to(self.device), y.to(self.device)
 
     def first_line(self, longest: int = 48) -> Tensor:
-        """Ids (T,) of the first line of the test text that is not blank: a real sentence that no model was trained on."""
-        lines = (line for line in self.tokenizer.decode(self.test.tokens[1:2000].tolist()).split("\n")[1:] if len(line) > 20)
-        return torch.from_numpy(self.tokenizer.encode(next(lines, self.corpus.text)[:longest])).to(self.device)
+        """Ids (T,) of the first line of the test text with over 20 characters, else of its beginning; at most a window long."""
+        held_out = self.tokenizer.decode(self.test.tokens[1:2000].tolist())
+        line = next((line for line in held_out.split("\n")[1:] if len(line) > 20), held_out)
+        return torch.from_numpy(self.tokenizer.encode(line[: min(longest, self.test.block_size)])).to(self.device)
 
     def with_seed(self, seed: int) -> "Data":
         return dataclasses.replace(self, seed=seed)
@@ -134,13 +135,20 @@ def text_data(s: Settings, device: str = "cpu", tokenizer=None) -> Data:
 
 
 def names_data(s: NamesSettings, device: str = "cpu", tokenizer=None) -> Data:
-    """A list of names, one per line. Duplicates are removed before the split, unless the settings keep them."""
+    """A list of names, one per line. Duplicates are removed before the split, unless the settings keep them.
+
+    Raises UserError for a list that is too short or that the tokenizer cannot write.
+    """
+    if s.drop_leaked and not s.keep_duplicates:
+        raise UserError("--drop-leaked does nothing without --keep-duplicates: without duplicates nothing leaks")
     corpus = load_names(s.corpus)
     names = [line.strip() for line in corpus.text.splitlines() if line.strip()]
     if not s.keep_duplicates:
         names = list(dict.fromkeys(names))
     random.Random(42).shuffle(names)  # once, whatever the seed of the run: every run is measured on the same names
     parts = [names[: int(0.8 * len(names))], names[int(0.8 * len(names)) : int(0.9 * len(names))], names[int(0.9 * len(names)) :]]
+    if s.drop_leaked:
+        parts[0] = [name for name in parts[0] if name not in {*parts[1], *parts[2]}]
     if not all(parts):
         raise UserError(
             f"corpus {corpus.name!r} has {len(names)} names; at least 10 are needed for a training, a validation and a test list"

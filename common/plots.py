@@ -177,7 +177,10 @@ def attention(weights, text: str, path: Path) -> Path:
     shown = [{" ": "␣", "\n": "↵"}.get(c, c) for c in text]
     with plt.rc_context(STYLE | {"axes.grid": False, "font.family": "DejaVu Sans"}):
         figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * 0.88))
-        image = axes.imshow(weights, cmap="cividis", vmin=0)
+        axes.set_facecolor("#e8e8e8")
+        past = [[w if s <= t else float("nan") for s, w in enumerate(row)] for t, row in enumerate(weights)]
+        image = axes.imshow(past, cmap="cividis", vmin=0)
+        axes.text(0.98, 0.97, "the future:\nweight exactly 0", transform=axes.transAxes, ha="right", va="top", color="#555555")
         axes.set_xticks(range(len(shown)), shown)
         axes.set_yticks(range(len(shown)), shown)
         axes.tick_params(length=0, labelsize=9)

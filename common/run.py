@@ -51,7 +51,7 @@ def run(
 def _main(plan: Plan) -> None:
     s, options = parse(plan.defaults, f"{plan.lesson.title} {plan.lesson.fields.get('Idea', '')}")
     arms = _chosen_arms(plan, options)
-    device = _device(options.device)
+    device = _device(plan, options.device)
     for arm in arms:
         _check_settings(plan, arm, s)
     if options.generate:
@@ -69,7 +69,11 @@ def _chosen_arms(plan: Plan, options: Options) -> list[str]:
     return [arm for arm in plan.arms if arm in options.arms or not options.arms]
 
 
-def _device(name: str) -> str:
+def _device(plan: Plan, name: str) -> str:
+    if not any(plan.trains(arm) for arm in plan.arms):
+        if name not in ("auto", "cpu"):
+            raise UserError(f"--device {name} does nothing in {plan.experiment}: counting is done on the CPU; leave it out")
+        return "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return next(d for d in ("cuda", "mps", "cpu") if available[d])

@@ -47,6 +47,8 @@ class NamesSettings(Settings):
     """`names`, `indian`, or path to a UTF-8 file with a name per line."""
     keep_duplicates: bool = False
     """Leave names that occur twice in the list, as published figures do; some are then in train and test."""
+    drop_leaked: bool = False
+    """With --keep-duplicates: take out of the training list what is in validation or test. The test list stays the same."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The training loop, and nothing else. `01_bigram/by_hand.py` teaches it line by line."""
+"""The training loop, and nothing else: the steps that `01_bigram/by_hand.py` writes out, with the AdamW of `01_bigram/names_bigram.py`."""
 
 import torch
 from torch import nn

@@ -38,6 +38,9 @@ BIGRAM, HEADS = "02_attention/bigram", "02_attention/multi_head"
         (BIGRAM, "--generate", "has no checkpoint"),
         (BIGRAM, "--init-from nothing", "'nothing' is no script of the course"),
         (BIGRAM, "--init-from multi_head", "02_attention/multi_head has no checkpoint"),
+        ("01_bigram/names_bigram", "--corpus indian --drop-leaked", "--drop-leaked does nothing without --keep-duplicates"),
+        ("01_bigram/names_wavenet", "--corpus indian --block-size 6", "cannot be halved down to one pair"),
+        ("01_bigram/ngram", "--device cuda", "counting is done on the CPU"),
         ("01_bigram/names_bigram", "--corpus name", "did you mean 'names'"),
     ],
 )

@@ -98,8 +98,8 @@ def test_no_name_is_in_two_splits_and_duplicates_stay_when_asked(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("\n".join(f"{'abcdefghij'[i % 10]}{'klmno'[i % 5]}{i % 37 * 'x'}" for i in range(400)), encoding="utf-8")
 
-    def parts(keep: bool):
-        d = names_data(NamesSettings(corpus=str(path), keep_duplicates=keep, block_size=2))
+    def parts(keep: bool, drop: bool = False):
+        d = names_data(NamesSettings(corpus=str(path), keep_duplicates=keep, drop_leaked=drop, block_size=2))
         return [d.tokenizer.decode(split.targets.tolist()).split("\n")[:-1] for split in (d.train, d.validation, d.test)]
 
     train, validation, test = parts(keep=False)
@@ -108,6 +108,8 @@ def test_no_name_is_in_two_splits_and_duplicates_stay_when_asked(tmp_path):
     assert abs(len(train) - 0.8 * len(train + validation + test)) < 1
     kept = parts(keep=True)
     assert sum(map(len, kept)) == 400 and set(kept[0]) & set(kept[2])
+    dropped = parts(keep=True, drop=True)
+    assert dropped[1:] == kept[1:] and dropped[0] == [name for name in kept[0] if name not in {*kept[1], *kept[2]}]
 
 
 def test_batches_depend_on_seed_and_step_alone(text_file):

@@ -30,6 +30,15 @@ def test_probabilities_sum_to_one(order, text_file):
         assert (sums - 1).abs().max() < 1e-5
 
 
+def test_a_beginning_that_never_returns_in_training_is_no_trouble(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("#" + "abcab" * 200 + "#abc" * 3, encoding="utf-8")
+    for order in "123456":
+        model, data = fitted("01_bigram/ngram", order, path)
+        assert "#" in data.tokenizer.decode(data.test.tokens.tolist())
+        assert (model(data.test.tokens[None]).exp().sum(dim=-1) - 1).abs().max() < 1e-5
+
+
 def kneser_ney(tokens: list[int], order: int, vocab_size: int):
     """Modified interpolated Kneser-Ney by the book, with dictionaries (Chen and Goodman 1999)."""
     grams = [collections.Counter(tuple(tokens[i : i + k]) for i in range(len(tokens) - k + 1)) for k in range(1, order + 1)]

@@ -54,6 +54,11 @@ def test_the_picture_of_self_attention_is_written(script, own_logs):
     assert (sums - 1).abs().max() < 1e-3 and (weights.column <= weights.row).all()
 
 
+def test_the_picture_fits_a_short_window(script):
+    done = script("02_attention/positions", "--corpus pydoc --steps 2 --block-size 8")
+    assert done.returncode == 0, done.stderr
+
+
 def test_several_seeds_and_the_options_of_a_run(script):
     assert script("02_attention/bigram", "--corpus pydoc --steps 2 --seeds 1 2 5").returncode == 0
     assert list(results.read().seed) == [1, 2, 5] and results.read().test_loss.nunique() == 3
