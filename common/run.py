@@ -49,7 +49,8 @@ def run(
 
 @command
 def _main(plan: Plan) -> None:
-    s, options = parse(plan.defaults, f"{plan.lesson.title} {plan.lesson.fields.get('Idea', '')}")
+    idea, choice = plan.lesson.fields.get("Idea"), f"\n\nArms: {', '.join(plan.arms)}" if len(plan.arms) > 1 else ""
+    s, options = parse(plan.defaults, f"{plan.lesson.title}\n\nIdea: {idea}{choice}")
     arms = _chosen_arms(plan, options)
     device = _device(plan, options.device)
     for arm in arms:

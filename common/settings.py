@@ -88,7 +88,7 @@ def parse_as(parser: type, arguments: list[str] | None, description: str | None 
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
-            config = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
+            config = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff)
             return tyro.cli(parser, description=description, args=arguments, config=config)
     except SystemExit as stop:
         if not stop.code:

@@ -137,3 +137,9 @@ def test_the_mark_of_a_picture_follows_its_data(tmp_path):
     assert plots.mark_problem(tmp_path / "a.csv", "1,3\n") and plots.mark_problem(tmp_path / "b.csv", "")
     plots.copy_marked(tmp_path / "a.png", tmp_path / "c.png", "1,2\n", "config code")
     assert plots.mark_problem(tmp_path / "c.csv", "1,2\n", "config code") == [] and plots.mark_problem(tmp_path / "c.csv", "1,2\n", "other")
+
+
+def test_every_run_of_the_course_trains_in_under_a_minute(tracked):
+    measured = Measured()
+    for reference in course_references():
+        assert measured.rows(reference).train_seconds.median() < 60, reference
