@@ -6,6 +6,7 @@ Idea     : a mean over the past, as a product with a matrix of weights that are 
 Teaches  : F.softmax
 Source   : the weights are those of attention with all scores equal: Bahdanau et al. 2015, arXiv:1409.0473
 Expect   : worse than the bigram: the current character, which says most, is drowned in the mean
+Seeds    : 1 2 3 4 5 6 7 8
 """
 
 import torch

@@ -6,6 +6,7 @@ Idea     : the width is cut into H heads of D = C / H; each has its own weights 
            of its own, in stage 05)
 Source   : Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2
 Expect   : better than one head of the same width, at the same number of parameters
+Seeds    : 1 2 3 4 5 6 7 8
 """
 
 import torch

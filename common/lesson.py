@@ -18,7 +18,7 @@ from common.errors import UserError, nearest
 from common.settings import Reading, Settings, config_hash, parse
 
 ROOT = Path(__file__).resolve().parents[1]
-FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also")
+FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds")
 
 COURSE = (
     "01_bigram/count_bigram",
@@ -83,6 +83,11 @@ class Lesson:
     def variants(self) -> list[str]:
         """Command lines the course runs besides the one without flags, which is the first: `""`."""
         return ["", *(v.strip() for v in self.fields.get("Also", "").split(";") if v.strip())]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds the course runs this script with: 1, 2 and 3, or more where those leave a question open."""
+        return [int(seed) for seed in self.fields.get("Seeds", "1 2 3").split()]
 
 
 def _words(text: str) -> list[str]:

@@ -83,11 +83,8 @@ def run_curves(experiment: str, runs: list[tuple[str, int, list]], path: Path) -
 
 def stage_curves(frame, stage: str, path: Path, mark: str) -> None:
     """Validation bits per character of a stage's scripts against steps: one panel per number of steps, thin lines are single seeds."""
-    frame = frame.assign(
-        line=frame.experiment.str.split("/").str[1]
-        + frame.arm.map(lambda a: "" if a == "default" else f":{a}")
-        + frame.flags.map(lambda f: f" {f}" if f else "")
-    )
+    arms = frame.arm.map(lambda arm: "" if arm == "default" else f":{arm}")
+    frame = frame.assign(line=frame.experiment.str.split("/").str[1] + arms)
     last = frame.groupby("line", sort=False).step.max()
     panels = list(dict.fromkeys(last))
     with plt.rc_context(STYLE):
@@ -117,7 +114,15 @@ def _label_ends(axes, x: float, ends: list[tuple[float, str, str]], gap: float) 
     at = -float("inf")
     for y, label, colour in sorted(ends):
         at = max(y, at + gap)
-        axes.annotate(label, (x, y), (x * 1.015, at), color=colour, va="center", fontsize=9, annotation_clip=False)
+        axes.annotate(
+            label,
+            (x, y),
+            (x + 0.012 * (axes.get_xlim()[1] - axes.get_xlim()[0]), at),
+            color=colour,
+            va="center",
+            fontsize=9,
+            annotation_clip=False,
+        )
 
 
 # ---- the staircase ---------------------------------------------------------------------------------------------------
@@ -128,25 +133,16 @@ def staircase(frame, path: Path, mark: str) -> None:
     stages, floors = frame[frame.kind == "stage"], frame[frame.kind == "floor"]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.8))
-        for _, floor in floors.iterrows():
-            axes.axhline(floor.test_bpc, color="#777777", lw=1, ls=(0, (4, 3)))
-            axes.annotate(
-                floor.label,
-                (1, floor.test_bpc),
-                (6, 0),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                color="#555555",
-            )
+        axes.set_xlim(-0.6, len(stages) - 0.4)
+        for floor in floors.test_bpc:
+            axes.axhline(floor, color="#777777", lw=1, ls=(0, (4, 3)))
+        gap = 0.035 * (frame.test_bpc.max() - frame.test_bpc.min())
+        _label_ends(axes, len(stages) - 0.4, [(y, label, "#555555") for y, label in zip(floors.test_bpc, floors.label, strict=True)], gap)
         folders = list(dict.fromkeys(label.split("/")[0] for label in stages.label))
         for x, (_, stage) in enumerate(stages.iterrows()):
             colour = COLOURS[folders.index(stage.label.split("/")[0]) % 6]
             axes.errorbar(x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, capsize=4)
-            axes.annotate(
-                f"{stage.test_bpc:.2f}", (x, stage.test_bpc), (0, 9), textcoords="offset points", ha="center", fontsize=9, color=colour
-            )
+            axes.annotate(f"{stage.test_bpc:.2f}", (x, stage.test_bpc), (8, 5), textcoords="offset points", fontsize=9, color=colour)
         names = [label.split("/")[1] for label in stages.label]
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
         for tick, label in zip(axes.get_xticklabels(), stages.label, strict=True):
@@ -155,7 +151,6 @@ def staircase(frame, path: Path, mark: str) -> None:
         axes.set(
             title="The staircase: what does each idea buy? (lower is better)",
             ylabel="test, bits per character",
-            xlim=(-0.6, len(names) - 0.4),
         )
         save(figure, path, mark)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from common import lesson, plots
 from common.errors import UserError, command
 from common.lesson import COURSE, ROOT, Reference, course_plan, course_references, refer
-from common.readme import SEEDS, Measured, first_difference, render
+from common.readme import Measured, first_difference, render
 from common.results import interval
 from common.summary import read_curve
 
-CURVE_COLUMNS = ["experiment", "arm", "flags", "seed", "config_hash", "code_hash", "step", "train_loss", "val_loss", "val_bpc"]
+CURVE_COLUMNS = ["experiment", "arm", "seed", "config_hash", "code_hash", "step", "train_loss", "val_loss", "val_bpc"]
 
 
 def staircase_data(measured: Measured) -> str:
@@ -57,20 +57,19 @@ def curve_points(reference: Reference, row, tracked) -> list[list]:
 
 
 def curves_data(measured: Measured, stage: str, path: Path) -> str | None:
-    """Learning curves of a stage as CSV, None where no script of it takes steps."""
+    """Learning curves of a stage's scripts without flags as CSV, None where none of them takes steps."""
     import pandas as pd
 
     tracked = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True) if path.exists() else None
     lines = []
-    for reference in course_references(stage):
+    for reference in (r for r in course_references(stage) if not r.flags):
         for row in measured.rows(reference).itertuples():
-            if math.isnan(row.steps) or row.seed not in SEEDS or row.diverged:
+            if math.isnan(row.steps) or row.diverged:
                 continue
             for step, train, loss, bpc in curve_points(reference, row, tracked):
                 cells = [
                     row.experiment,
                     row.arm,
-                    reference.flags,
                     row.seed,
                     row.config_hash,
                     row.code_hash,
@@ -154,7 +153,7 @@ def draw(path: Path, data: str) -> None:
     if path.stem == "staircase":
         plots.staircase(frame, picture, plots.mark(data))
     else:
-        plots.stage_curves(frame.fillna({"flags": ""}), path.stem.removeprefix("curves_"), picture, plots.mark(data))
+        plots.stage_curves(frame, path.stem.removeprefix("curves_"), picture, plots.mark(data))
 
 
 def check(readme: Path) -> list[str]:

@@ -31,8 +31,8 @@ class Run:
 
     stages: tyro.conf.Positional[tuple[str, ...]] = ()
     """Stages or scripts (none named: the whole course), for example 02_attention or 01_bigram/ngram."""
-    seeds: tuple[int, ...] = (1, 2, 3)
-    """One run of each line of the course per seed."""
+    seeds: tuple[int, ...] | None = None
+    """One run of each line of the course per seed (none named: the seeds that a script's header gives, 1 2 3 if it gives none)."""
     quick: bool = False
     """One seed, a tenth of the steps: shows in a minute or two that everything works. Its rows are not the course's."""
     again: bool = False
@@ -60,11 +60,16 @@ def chosen(stages: tuple[str, ...]) -> list[Reference]:
     return list(dict.fromkeys(found))
 
 
-def missing(references: list[Reference], seeds: tuple[int, ...]) -> list[Job]:
-    """The (reference, seed) pairs without a current row."""
+def own_seeds(reference: Reference) -> list[int]:
+    """The seeds that the course runs a reference with."""
+    return course_plan(reference.experiment).lesson.seeds
+
+
+def missing(jobs: list[Job]) -> list[Job]:
+    """Those without a current row."""
     rows = results.read()
-    done = {r: set(course_rows(r, rows).seed) for r in references}
-    return [(r, seed) for r in references for seed in seeds if seed not in done[r]]
+    done = {r: set(course_rows(r, rows).seed) for r, _ in jobs}
+    return [(r, seed) for r, seed in jobs if seed not in done[r]]
 
 
 def expected_seconds(job: Job, measured: dict[str, float]) -> float:
@@ -104,15 +109,14 @@ def run_job(job: Job, quick: bool) -> int:
 
 def run(arguments: Run) -> None:
     references = chosen(arguments.stages)
-    seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
-    if not seeds or min(seeds) < 0:
+    if arguments.seeds is not None and (not arguments.seeds or min(arguments.seeds) < 0):
         raise UserError("--seeds wants one or more whole numbers from 0 up, for example --seeds 1 2 3")
     results.check_writable()
-    every = arguments.again or arguments.quick
-    jobs = [(r, seed) for r in references for seed in seeds] if every else missing(references, seeds)
+    wanted = [(r, seed) for r in references for seed in (arguments.seeds or own_seeds(r))[: 1 if arguments.quick else None]]
+    jobs = wanted if arguments.again or arguments.quick else missing(wanted)
     rows = results.read()
     measured = rows.groupby("experiment").train_seconds.mean().to_dict() if len(rows) else {}
-    print(f"{len(jobs)} runs to do, {len(references) * len(seeds) - len(jobs)} of {len(references) * len(seeds)} are done already")
+    print(f"{len(jobs)} runs to do, {len(wanted) - len(jobs)} of {len(wanted)} are done already")
     for number, job in enumerate(jobs):
         left = sum(expected_seconds(other, measured) for other in jobs[number:])
         print(f"[{number + 1}/{len(jobs)}] {job[0]} seed {job[1]}   (about {clock(left)} left)", flush=True)
@@ -140,7 +144,7 @@ def show_status() -> None:
     rows, lacking = results.read(), 0
     for reference in course_references():
         found = course_rows(reference, rows)
-        lacking += not {1, 2, 3} <= set(found.seed)
+        lacking += not set(own_seeds(reference)) <= set(found.seed)
         note = (
             f"test bpc {found.test_bpc.mean():.4f}   {found.train_seconds.mean():.1f} s"
             if len(found)
