@@ -55,6 +55,9 @@ def _main(plan: Plan) -> None:
     device = _device(plan, options.device)
     for arm in arms:
         _check_settings(plan, arm, s)
+    if device == "cpu":  # some sums are taken in whatever order the threads arrive, unless told not to
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
     if options.generate:
         _generate(plan, arms, options, device)
     elif options.check:

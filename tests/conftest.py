@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and each would ask for every core
+
 ROOT = Path(__file__).resolve().parents[1]
-COMMON_DATA = os.environ.get("GPT_STAIRCASE_DATA")
 
 
 @pytest.fixture(autouse=True)

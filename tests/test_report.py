@@ -52,7 +52,7 @@ def test_a_changed_result_makes_readme_and_staircase_stale(tracked, page):
     path = tracked / "results_All.csv"
     rows = results.read()
     value = results.course_rows(refer("multi_head"), rows).test_bpc.iloc[0]
-    path.write_text(path.read_text(encoding="utf-8").replace(repr(value), repr(value + 1)), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(repr(float(value)), repr(float(value) + 1)), encoding="utf-8")
     problems = report.check(page)
     assert any(p.startswith("README.md, line") for p in problems) and any(p.startswith("staircase.csv: line") for p in problems)
 
