@@ -1,7 +1,9 @@
 """README and plots, made from logs/results_All.csv.
 
-python -m common.report           rewrite README.md and logs/plots/
-python -m common.report --check   change nothing; exit 1 and name the place if either does not follow from the results
+From the command line:
+
+    python -m common.report           rewrite README.md and logs/plots/
+    python -m common.report --check   change nothing; exit 1 and name the place if either does not follow from the results
 """
 
 import io

@@ -1,7 +1,9 @@
 """logs/results_All.csv: its columns, the locked append, reading, and comparisons paired by seed.
 
-python -m common.results compare multi_head positions
-python -m common.results diff multi_head positions
+From the command line:
+
+    python -m common.results compare multi_head positions     is the difference real?
+    python -m common.results diff multi_head positions        and what is it in the code?
 """
 
 import csv
@@ -70,13 +72,19 @@ def append(row: dict, path: Path | None = None) -> None:
         writer = csv.writer(text, lineterminator="\n")
         if not _check_header(path):
             writer.writerow(COLUMNS)
-        elif not path.read_bytes().endswith(b"\n"):
+        elif not _ends_with_a_whole_line(path):
             text.write("\n")  # a write that was cut off stays a line of its own
         writer.writerow([_cell(row[name]) for name in COLUMNS])
         with path.open("ab") as file:
             file.write(text.getvalue().encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
+
+
+def _ends_with_a_whole_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def _cell(value) -> str:

@@ -1,8 +1,10 @@
 """The course as a whole: what it has, what is measured, and running what is missing.
 
-python -m common.tools.course list
-python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again]
-python -m common.tools.course status
+From the command line:
+
+    python -m common.tools.course list
+    python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again]
+    python -m common.tools.course status
 """
 
 import shlex
