@@ -163,8 +163,22 @@ def _load(name: str, known: tuple[str, ...], built_in) -> Corpus:
             corpus = built_in()
             print(f"corpus {name!r} is not here and cannot be downloaded ({error}); going on with the built-in corpus {corpus.name}")
             return corpus
+    text = _read_own(name, known)
+    return Corpus(Path(name).name, _digest(Path(name).name, text), text)
+
+
+def _read_own(name: str, known: tuple[str, ...]) -> str:
     path = Path(name).expanduser()
     if not path.exists() and path.name == name and not path.suffix:
-        raise UserError(f"corpus {name!r} is not known{nearest(name, known)} (or give a path to a text file; known: {', '.join(known)})")
-    text = read_file(path)
-    return Corpus(path.name, f"{path.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}", text)
+        other = "; that is a list of names, which the scripts 01_bigram/names_* read" if name in NAMES else nearest(name, known)
+        raise UserError(f"corpus {name!r} is not known{other} (or give a path to a text file; known: {', '.join(known)})")
+    return read_file(path)
+
+
+def _digest(name: str, text: str) -> str:
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def family_of(name: str) -> str:
+    """What the configuration of a run on this corpus is compared by: a name, or the name and digest of the user's own file."""
+    return name if name in TEXTS + NAMES else _digest(Path(name).name, _read_own(name, TEXTS))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from common import checkpoint, lesson
 from common.data import Data
 from common.errors import UserError, command
-from common.settings import Settings, parse_as
+from common.settings import Settings, flags, parse_as
 from common.tokenizer import from_state
 
 
@@ -127,14 +127,17 @@ def run_folder(experiment: str, arm: str, seed: int, config: str) -> Path:
     return lesson.logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
 
 
-def last_run(experiment: str, arm: str, seed: int, config: str = "") -> Path:
-    """The folder of the run with this configuration if it is there, else of the newest run of that arm and seed. Raises UserError."""
-    wanted = run_folder(experiment, arm, seed, config)
-    found = [wanted] if wanted.is_dir() else list(wanted.parent.glob(f"{arm}-seed{seed}-*"))
-    found = [folder for folder in found if (folder / checkpoint.NAME).exists()]
+def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
+    """The folder of the newest run with these settings. Raises UserError that names the runs there are, and the command to train."""
+    folders = [path.parent for path in run_folder(plan.experiment, arm, seed, "x").parent.glob(f"{arm}-seed{seed}-*/{checkpoint.NAME}")]
+    trained = {folder: type(plan.defaults)(**checkpoint.load(folder / checkpoint.NAME).state["settings"]) for folder in folders}
+    found = [folder for folder, settings in trained.items() if settings == s]
     if not found:
+        others = sorted({flags(plan.defaults, settings) or "the default settings" for settings in trained.values()})
+        there = f"; there are runs with {' and with '.join(others)}" if others else ""
+        command = f"python {plan.experiment}.py --seeds {seed} {flags(plan.defaults, s)}".strip()
         raise UserError(
-            f"{experiment} has no checkpoint of arm {arm!r}, seed {seed}; train it first: python {experiment}.py --seeds {seed}"
+            f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these settings{there}; train it first: {command}"
         )
     return max(found, key=lambda folder: (folder / checkpoint.NAME).stat().st_mtime)
 
@@ -159,17 +162,17 @@ def load_run(folder: Path, device: str = "cpu") -> Run:
 def _find_run(name: str) -> Path:
     if (Path(name) / checkpoint.NAME).exists():
         return Path(name)
-    if Path(name).exists():
+    if Path(name).is_dir():
         raise UserError(f"{name} holds no {checkpoint.NAME}; give the folder of a run, or the name of an experiment")
     reference = lesson.refer(name)
-    return last_run(reference.experiment, reference.arm, 1, reference.config())
+    return find_run(lesson.course_plan(reference.experiment), reference.arm, 1, reference.settings())
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Sample from the checkpoint of a run."""
 
-    run: tyro.conf.Positional[str]
+    run: tyro.conf.Positional[str] = ""
     """A run folder, or an experiment (`multi_head`): its run at default settings with seed 1."""
     prompt: str = ""
     """Text to go on from."""
@@ -188,6 +191,8 @@ class Arguments:
 @command
 def main() -> None:
     a = parse_as(Arguments, sys.argv[1:])
+    if not a.run:
+        raise UserError("name a run folder or an experiment: python -m common.generate multi_head --prompt KING (--help lists all flags)")
     if a.temperature < 0:
         raise UserError(f"--temperature {a.temperature} makes no sense; it must be 0 or above")
     if a.top_p is not None and not 0 < a.top_p <= 1:
@@ -196,7 +201,9 @@ def main() -> None:
         raise UserError(f"--top-k {a.top_k} makes no sense; it must be at least 1")
     if a.length < 1:
         raise UserError(f"--length {a.length} makes no sense; it must be at least 1")
-    run = load_run(_find_run(a.run))
+    folder = _find_run(a.run)
+    run = load_run(folder)
+    print(folder, file=sys.stderr)
     how = {"temperature": a.temperature, "top_k": a.top_k, "top_p": a.top_p}
     print(run.sample(a.prompt, a.length, a.seed, **how))
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from common.corpora import family_of
 from common.errors import UserError, nearest
-from common.settings import Reading, Settings, config_hash, parse
+from common.settings import ARCHITECTURE, Reading, Settings, config_hash, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds")
@@ -182,6 +183,12 @@ class Plan:
         with torch.device("meta"):
             return any(True for _ in self.arms[arm](self.defaults, 65).parameters())
 
+    def ignores(self, arm: str, s: Settings) -> set[str]:
+        """The settings that make no difference to this arm: parts its model does not have, steps where nothing is trained."""
+        counted = set() if self.trains(arm) else {"steps", "batch_size", "lr", "init_from"}
+        own_loop = set() if self.train.__module__ == "common.train" else {"dtype"}
+        return set(ARCHITECTURE) - self.reads(arm, s) - {"block_size"} | counted | own_loop
+
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
         return config_hash(s, self.reads(arm, s), corpus)
 
@@ -232,8 +239,8 @@ class Reference:
 
     def config(self) -> str:
         """The configuration hash of the course's run."""
-        p = course_plan(self.experiment)
-        return p.config(self.arm, p.settings(self.flags))
+        s = self.settings()
+        return course_plan(self.experiment).config(self.arm, s, family_of(s.corpus))
 
     def settings(self) -> Settings:
         """The settings of the course's run."""

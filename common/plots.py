@@ -15,6 +15,7 @@ from common.lesson import logs_folder
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 WIDTH = 8.0  # inches; at 110 dots per inch this is the width of a README page
+LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
 STYLE = {
     "figure.dpi": 110, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
     "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True,
@@ -142,7 +143,9 @@ def staircase(frame, path: Path, mark: str) -> None:
         for x, (_, stage) in enumerate(stages.iterrows()):
             colour = COLOURS[folders.index(stage.label.split("/")[0]) % 6]
             axes.errorbar(x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, capsize=4)
-            axes.annotate(f"{stage.test_bpc:.2f}", (x, stage.test_bpc), (8, 5), textcoords="offset points", fontsize=9, color=colour)
+            axes.annotate(
+                f"{stage.test_bpc:.2f}", (x, stage.test_bpc), (8, 5), textcoords="offset points", fontsize=9, color=colour, bbox=LABEL
+            )
         names = [label.split("/")[1] for label in stages.label]
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
         for tick, label in zip(axes.get_xticklabels(), stages.label, strict=True):

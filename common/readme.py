@@ -12,7 +12,8 @@ from common.lesson import Reference, course_plan, course_references, refer
 from common.results import Interval, course_rows, interval, paired
 
 HEADER = (
-    "| script | parameters | seconds | test loss | accuracy | test bpc | bpc − previous | verdict |\n|---|--:|--:|--:|--:|--:|--:|---|\n"
+    "| script | parameters | seconds | test loss | accuracy | test bpc | against | difference | verdict |\n"
+    "|---|--:|--:|--:|--:|--:|---|--:|---|\n"
 )
 
 
@@ -67,15 +68,15 @@ def table_row(measured: Measured, reference: Reference) -> str:
     well = rows[rows.diverged == False]  # noqa: E712 (a column)
     if len(well) < 2:
         share = f"diverged in {len(rows) - len(well)} of {len(rows)} seeds"
-        return f"| {name} | {rows.params.iloc[0]:,} | {rows.train_seconds.mean():.1f} | {share} | | | | |\n"
-    before, change, verdict = predecessor(reference), "", ""
+        return f"| {name} | {rows.params.iloc[0]:,} | {rows.train_seconds.mean():.1f} | {share} | | | | | |\n"
+    before, against, change, verdict = predecessor(reference), "", "", ""
     if before and set(measured.rows(before).corpus) == set(rows.corpus):
         difference = paired(well, measured.rows(before))
-        change, verdict = spread(difference, sign=True), difference.verdict
+        against, change, verdict = before.experiment.split("/")[1], spread(difference, sign=True), difference.verdict
     cells = [
         name, f"{rows.params.iloc[0]:,}", f"{rows.train_seconds.mean():.1f}", number(well.test_loss.mean()),
         f"{100 * well.test_accuracy.mean():.1f} %",
-        spread(interval(well.test_bpc)), change, verdict,
+        spread(interval(well.test_bpc)), against, change, verdict,
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |\n"
 

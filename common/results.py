@@ -185,10 +185,16 @@ def _compare(a: Reference, b: Reference) -> None:
     rows = {r: course_rows(r) for r in (a, b)}
     for reference, found in rows.items():
         if not len(found):
-            raise UserError(f"{reference} has no current row at default settings; run it with --seeds 1 2 3")
+            arm = "" if reference.arm == "default" else f" --arms {reference.arm}"
+            command = f"python {reference.experiment}.py --seeds 1 2 3{arm} {reference.flags}".strip()
+            raise UserError(f"{reference} has no row with the code as it is now; run it: {command}")
     difference = paired(rows[a], rows[b])
     for reference, found in rows.items():
         print(describe(reference, found))
+    shared = sorted(set(rows[a].seed) & set(rows[b].seed))
+    if any(len(found) > len(shared) for found in rows.values()):
+        means = " and ".join(f"{found[found.seed.isin(shared)].test_bpc.mean():.4f}" for found in rows.values())
+        print(f"on the shared seeds {' '.join(map(str, shared))}: {means}")
     half = "" if math.isnan(difference.half) else f" ± {difference.half:.4f} (95 % interval, {difference.n} seeds)"
     print(f"{a} minus {b}: {difference.mean:+.4f} bits per character{half}: {difference.verdict}")
 
@@ -219,6 +225,9 @@ def git_commit() -> str:
 
 @command
 def main() -> None:
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(__doc__)
+        return
     if len(sys.argv) != 4 or sys.argv[1] not in ("compare", "diff"):
         raise UserError(
             "usage: python -m common.results compare|diff A B; A and B are experiments: multi_head, ngram:5, 'names_mlp --keep-duplicates'"

@@ -59,7 +59,7 @@ def _main(plan: Plan) -> None:
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
     if options.generate:
-        _generate(plan, arms, options, device)
+        _generate(plan, arms, s, options, device)
     elif options.check:
         _overfit(plan, arms, s, options, device)
     else:
@@ -92,11 +92,8 @@ def _check_settings(plan: Plan, arm: str, s: Settings) -> None:
     """Refuse sizes that do not fit together, and settings that the model of this script would silently ignore."""
     if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and s.n_embd % s.n_head:
         raise UserError(f"--n-embd {s.n_embd} is not divisible by --n-head {s.n_head}; each head takes an equal share of the width")
-    reads = plan.reads(arm, s) | {"block_size"}
-    counts = () if plan.trains(arm) else ("steps", "batch_size", "lr", "init_from")
-    own_loop = () if plan.train is train_with_adamw else ("dtype",)
-    for name in (*ARCHITECTURE, *counts, *own_loop):
-        if name not in reads and getattr(s, name) != getattr(plan.defaults, name):
+    for name in sorted(plan.ignores(arm, s)):
+        if getattr(s, name) != getattr(plan.defaults, name):
             raise UserError(f"{flag(name)} does nothing in {plan.experiment}: it has no use for it; leave it out")
 
 
@@ -114,7 +111,7 @@ def _initial(s: Settings, seed: int) -> Path:
     if (Path(s.init_from) / checkpoint.NAME).exists():
         return Path(s.init_from) / checkpoint.NAME
     reference = lesson.refer(s.init_from)
-    path = generate.last_run(reference.experiment, reference.arm, seed, reference.config()) / checkpoint.NAME
+    path = generate.find_run(lesson.course_plan(reference.experiment), reference.arm, seed, reference.settings()) / checkpoint.NAME
     if checkpoint.load(path).state["code_hash"] != reference.code:
         raise UserError(
             f"--init-from {s.init_from}: {path.parent} was trained by another version of {reference.experiment}.py; train again"
@@ -162,7 +159,9 @@ def _run_one(plan: Plan, arm: str, seed: int, s: Settings, options: Options, dat
         "corpus": data.corpus.name, "config_hash": config, "code_hash": lesson.code_hash(plan.script),
     }  # fmt: skip
     if s.init_from:
-        checkpoint.restore_model(checkpoint.load(_initial(s, seed)), model)
+        start = _initial(s, seed)
+        checkpoint.restore_model(checkpoint.load(start), model)
+        print(f"starts from {start.parent}")
     folder = generate.run_folder(plan.experiment, arm, seed, config)
     name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
     journal = Journal(folder, data, s.steps, state, options.resume, f"{name} seed {seed}")
@@ -218,10 +217,10 @@ def _row(plan, arm, seed, s, data, reads, model, journal, scores) -> dict:
 # ---- the other things a script can do --------------------------------------------------------------------------------
 
 
-def _generate(plan: Plan, arms: list[str], options: Options, device: str) -> None:
+def _generate(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
     for arm in arms:
         for seed in options.seeds:
-            folder = generate.last_run(plan.experiment, arm, seed)
+            folder = generate.find_run(plan, arm, seed, s)
             print(f"{folder}:\n{generate.load_run(folder, device).sample(options.prompt or '', seed=int(time.time()))}")
 
 

@@ -5,10 +5,12 @@ import dataclasses
 import hashlib
 import io
 import json
+import shlex
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from common.errors import UserError
+from common.errors import UserError, nearest
 
 ARCHITECTURE = ("n_layer", "n_head", "n_embd", "block_size")  # what a model may or may not read; the rest concerns every run
 
@@ -70,7 +72,7 @@ class Options:
     prompt: str | None = None
     """Text that the sample goes on from."""
     log: bool = True
-    """Append the result to logs/results_All.csv."""
+    """Append the result to logs/results_All.csv, which --no-log leaves out."""
 
 
 def parse(defaults: Settings, description: str, arguments: list[str] | None = None) -> tuple[Settings, Options]:
@@ -93,15 +95,18 @@ def parse_as(parser: type, arguments: list[str] | None, description: str | None 
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UserError(_one_line(message.getvalue())) from None
+        raise UserError(_one_line(message.getvalue(), arguments or sys.argv[1:])) from None
 
 
-def _one_line(box: str) -> str:
-    """The sentence inside the box that the parser prints."""
+def _one_line(box: str, arguments: list[str]) -> str:
+    """The sentence inside the box that the parser prints, and the nearest flag where one is not known."""
     lines = [line.strip("│ \n") for line in box.splitlines()]
     inside = [line for line in lines if line and line[0] not in "╭╰"]
     rule = next((i for i, line in enumerate(inside) if line.startswith("─")), len(inside))
-    return f"{' '.join(inside[:rule])} (--help lists all flags)"
+    sentence = " ".join(inside[:rule])
+    known = [flag(f.name) for kind in (NamesSettings, Options) for f in dataclasses.fields(kind)]
+    wrong = next((a for a in arguments if a.startswith("--") and a in sentence), "")
+    return f"{sentence}{nearest(wrong, known) if 'Unrecognized' in sentence else ''} (--help lists all flags)"
 
 
 def _validate(s: Settings, options: Options) -> None:
@@ -122,6 +127,12 @@ def _validate(s: Settings, options: Options) -> None:
 def flag(name: str) -> str:
     """The command-line flag of a setting: `n_embd` -> `--n-embd`."""
     return "--" + name.replace("_", "-")
+
+
+def flags(defaults: Settings, s: Settings) -> str:
+    """The command-line flags that make `s` of `defaults`."""
+    changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(defaults, f.name)}
+    return " ".join(flag(k) if v is True else f"{flag(k)} {shlex.quote(str(v))}" for k, v in changed.items())
 
 
 class Reading:

@@ -7,7 +7,7 @@ from pathlib import Path
 from common import checkpoint, lesson, results
 from common.errors import UserError
 from common.lesson import Plan, course_plan, refer
-from common.settings import Settings, flag
+from common.settings import Settings, flags
 
 COLUMNS = f"{'':<36}{'test bpc':>10}{'accuracy':>10}{'test loss':>11}{'seconds':>9}"
 
@@ -43,14 +43,14 @@ def _previous(plan: Plan, arm: str, s: Settings, family: str) -> str:
     before = course_plan(plan.lesson.previous)
     if before.load is not plan.load:
         return f"{before.experiment:<36}  is measured on another kind of text"
-    fields = {f.name for f in dataclasses.fields(before.defaults)}
-    changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(plan.defaults, f.name)}
-    changed = {name: value for name, value in changed.items() if name in fields}
     arm = arm if arm in before.arms else next(iter(before.arms))
-    found = _measured(before.experiment, arm, dataclasses.replace(before.defaults, **changed), family)
-    flags = "".join(f" {flag(k)}" if v is True else f" {flag(k)} {v}" for k, v in changed.items())
+    known = {f.name for f in dataclasses.fields(before.defaults)} - before.ignores(arm, before.defaults)
+    changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(plan.defaults, f.name)}
+    same = dataclasses.replace(before.defaults, **{name: value for name, value in changed.items() if name in known})
+    found = _measured(before.experiment, arm, same, family)
     name = before.experiment if arm == "default" else f"{before.experiment}:{arm}"
-    return _line(name, found, len(found)) if found else f"{name:<36}  not measured so yet: python {before.experiment}.py{flags}"
+    command = f"python {before.experiment}.py {flags(before.defaults, same)}".strip()
+    return _line(name, found, len(found)) if found else f"{name:<36}  not measured so yet: {command}"
 
 
 def _line(name: str, rows: list[dict], runs: int) -> str:
@@ -59,7 +59,10 @@ def _line(name: str, rows: list[dict], runs: int) -> str:
     mean = {column: sum(row[column] for row in rows) / len(rows) for column in ("test_bpc", "test_accuracy", "test_loss", "train_seconds")}
     note = f"   mean of {runs} seeds" if runs > 1 else ""
     note += f", {runs - len(rows)} diverged" if runs > len(rows) else ""
-    figures = f"{mean['test_bpc']:>10.4f}{100 * mean['test_accuracy']:>8.2f} %{mean['test_loss']:>11.4f}{mean['train_seconds']:>9.1f}"
+    wide = ".4f" if mean["test_loss"] < 100 else ".3g"
+    figures = f"{mean['test_bpc']:>10{wide}}{100 * mean['test_accuracy']:>8.2f} %{mean['test_loss']:>11{wide}}{mean['train_seconds']:>9.1f}"
+    if mean["test_loss"] > math.log(rows[0]["vocab_size"]):
+        note += "   worse than a uniform guess: it did not learn"
     return f"{name:<36}{figures}{note}"
 
 
@@ -78,6 +81,6 @@ def curves(plan: Plan, rows: list[dict], folders: list[Path]) -> list[Path]:
         return []
     from common import plots
 
-    path = lesson.logs_folder() / "runs" / plan.experiment / "curves.png"
+    path = lesson.logs_folder() / "runs" / plan.experiment / f"curves-{rows[0]['config_hash']}.png"
     plots.run_curves(plan.experiment, found, path)
     return [path]

@@ -24,7 +24,7 @@ BIGRAM, HEADS = "02_attention/bigram", "02_attention/multi_head"
         (BIGRAM, "--lr 0", "--lr 0.0 makes no sense"),
         (BIGRAM, "--lr nan", "makes no sense"),
         (BIGRAM, "--steps many", "--steps"),
-        (BIGRAM, "--stepps 3", "--stepps"),
+        (BIGRAM, "--stepps 3", "did you mean '--steps'"),
         (BIGRAM, "--dtype int8", "int8"),
         (BIGRAM, "--device tpu", "tpu"),
         (BIGRAM, "--n-layer 8", "--n-layer does nothing in 02_attention/bigram"),
@@ -41,6 +41,7 @@ BIGRAM, HEADS = "02_attention/bigram", "02_attention/multi_head"
         ("01_bigram/names_bigram", "--corpus indian --drop-leaked", "--drop-leaked does nothing without --keep-duplicates"),
         ("01_bigram/names_wavenet", "--corpus indian --block-size 6", "cannot be halved down to one pair"),
         ("01_bigram/ngram", "--device cuda", "counting is done on the CPU"),
+        (BIGRAM, "--corpus names", "is a list of names"),
         ("01_bigram/names_bigram", "--corpus name", "did you mean 'names'"),
     ],
 )

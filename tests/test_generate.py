@@ -75,16 +75,28 @@ def test_the_command_line_samples_a_run(script, own_logs, capsys, monkeypatch):
     assert script("02_attention/bigram", "--corpus pydoc --steps 5").returncode == 0
     folder = next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
     texts = []
-    for arguments in ([str(folder)], [str(folder)], ["bigram"], [str(folder), "--seed", "2"]):
+    for arguments in ([str(folder)], [str(folder)], [str(folder), "--seed", "2"]):
         monkeypatch.setattr("sys.argv", ["generate", *arguments, "--prompt", "The", "--length", "50", "--top-k", "20"])
         generate.main()
         texts.append(capsys.readouterr().out)
-    assert texts[0] == texts[1] == texts[2] != texts[3] and all(t.startswith("The") for t in texts)
+    assert texts[0] == texts[1] != texts[2] and all(t.startswith("The") for t in texts)
+
+
+def test_an_experiment_means_its_run_at_default_settings_and_no_other(script, own_logs, capsys, monkeypatch):
+    assert script("02_attention/bigram", "--corpus pydoc --steps 5").returncode == 0
+    monkeypatch.setattr("sys.argv", ["generate", "bigram"])
+    with pytest.raises(SystemExit):
+        generate.main()
+    error = capsys.readouterr().err
+    assert "there are runs with --corpus pydoc --steps 5; train it first: python 02_attention/bigram.py --seeds 1" in error
+    assert script("02_attention/bigram", "--generate").returncode == 2
+    assert script("02_attention/bigram", "--generate --corpus pydoc --steps 5").returncode == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ([], "name a run folder or an experiment"),
         (["bigram"], "has no checkpoint"),
         (["nothing"], "is no script of the course"),
         (["."], "holds no checkpoint.safetensors"),

@@ -170,4 +170,16 @@ def test_the_command_line_compares_and_shows_the_difference(own_logs, capsys, mo
     monkeypatch.setattr("sys.argv", ["results", "compare", "multi_head", "bigram"])
     with pytest.raises(SystemExit) as stop:
         results.main()
-    assert stop.value.code == 2 and "02_attention/bigram has no current row" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert (
+        stop.value.code == 2
+        and "bigram has no row with the code as it is now; run it: python 02_attention/bigram.py --seeds 1 2 3" in error
+    )
+
+
+def test_runs_on_a_users_own_text_can_be_compared(own_logs, script, text_file, capsys, monkeypatch):
+    for name in ("bigram", "average"):
+        assert script(f"02_attention/{name}", f"--corpus {text_file} --steps 5 --seeds 1 2").returncode == 0
+    monkeypatch.setattr("sys.argv", ["results", "compare", *(f"{name} --corpus {text_file} --steps 5" for name in ("average", "bigram"))])
+    results.main()
+    assert "2 seeds" in capsys.readouterr().out

@@ -64,10 +64,29 @@ def test_several_seeds_and_the_options_of_a_run(script):
     assert list(results.read().seed) == [1, 2, 5] and results.read().test_loss.nunique() == 3
     assert script("02_attention/bigram", "--corpus pydoc --steps 2 --no-log").returncode == 0
     assert len(results.read()) == 3
-    continued = script("02_attention/bigram", "--generate", "--prompt The")
+    continued = script("02_attention/bigram", "--generate --corpus pydoc --steps 2", "--prompt The")
     assert continued.returncode == 0 and "The" in continued.stdout
     checked = script("02_attention/bigram", "--corpus pydoc --check")
     assert checked.returncode == 0 and checked.stdout.strip().endswith("ok")
+
+
+def test_fine_tuning_starts_from_the_run_it_names_and_no_other(script, own_logs):
+    """A run with other settings is not taken instead; a run folder is taken as it is."""
+    assert script("01_bigram/names_wavenet", "--corpus indian --steps 3").returncode == 0
+    refused = script("01_bigram/names_wavenet", "--corpus indian --steps 2 --init-from 01_bigram/names_wavenet")
+    assert refused.returncode == 2 and "there are runs with --corpus indian --steps 3" in refused.stderr
+    folder = next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
+    tuned = script("01_bigram/names_wavenet", f"--corpus indian --steps 2 --init-from {folder}")
+    assert tuned.returncode == 0 and f"starts from {folder}" in tuned.stdout, tuned.stderr
+
+
+def test_the_predecessor_is_named_with_a_command_that_works(script):
+    done = script("02_attention/multi_head", "--corpus pydoc --steps 2 --n-head 8")
+    line = next(line for line in done.stdout.splitlines() if "not measured so yet" in line)
+    assert line.endswith("python 02_attention/positions.py --corpus pydoc --steps 2")
+    assert script("02_attention/positions", "--corpus pydoc --steps 2").returncode == 0
+    again = script("02_attention/multi_head", "--corpus pydoc --steps 2 --n-head 8")
+    assert "not measured" not in again.stdout and "02_attention/positions  " in again.stdout
 
 
 def test_one_arm_of_several(script):

@@ -18,9 +18,9 @@ from typing import Annotated
 import tyro
 
 from common import checkpoint, results
-from common.errors import UserError, command, nearest
-from common.generate import run_folder
-from common.lesson import COURSE, ROOT, Reference, course_plan, course_references
+from common.errors import UserError, command
+from common.generate import find_run
+from common.lesson import COURSE, ROOT, Reference, course_plan, course_references, find
 from common.results import course_rows
 from common.settings import parse_as
 
@@ -36,7 +36,7 @@ class Run:
     seeds: tuple[int, ...] | None = None
     """One run of each line of the course per seed (none named: the seeds that a script's header gives, 1 2 3 if it gives none)."""
     quick: bool = False
-    """One seed, a tenth of the steps: shows in a minute or two that everything works. Its rows are not the course's."""
+    """One seed, a tenth of the steps, nothing logged: shows in a minute or two that everything works."""
     again: bool = False
     """Also what has a row already (its learning curve was lost, say)."""
 
@@ -55,9 +55,7 @@ def chosen(stages: tuple[str, ...]) -> list[Reference]:
     """The lines of the course that the named stages or scripts have. Raises UserError for a name that means none."""
     names = [*dict.fromkeys(e.split("/")[0] for e in COURSE), *COURSE]
     wanted = [s.rstrip("/").removesuffix(".py") for s in stages] or [""]
-    for stage in filter(None, wanted):
-        if stage not in names:
-            raise UserError(f"{stage!r} is no stage or script of the course{nearest(stage, names)}")
+    wanted = [s if s in names or not s else find(s) for s in wanted]
     found = [r for r in course_references() if any(r.experiment == s or not s or r.experiment.startswith(s + "/") for s in wanted)]
     return list(dict.fromkeys(found))
 
@@ -85,8 +83,11 @@ def clock(seconds: float) -> str:
 
 def resumable(reference: Reference, seed: int) -> bool:
     """Whether a checkpoint of this run is there that the present code wrote."""
-    path = run_folder(reference.experiment, reference.arm, seed, reference.config()) / checkpoint.NAME
-    return path.exists() and checkpoint.load(path).state["code_hash"] == reference.code
+    try:
+        folder = find_run(course_plan(reference.experiment), reference.arm, seed, reference.settings())
+        return checkpoint.load(folder / checkpoint.NAME).state["code_hash"] == reference.code
+    except UserError:
+        return False
 
 
 def run_job(job: Job, quick: bool) -> int:
@@ -94,8 +95,9 @@ def run_job(job: Job, quick: bool) -> int:
     reference, seed = job
     plan = course_plan(reference.experiment)
     flags = shlex.split(reference.flags)
-    if quick and plan.trains(reference.arm):
-        flags += ["--steps", str(max(1, plan.settings(reference.flags).steps // 10))]
+    if quick:
+        flags += ["--steps", str(max(1, plan.settings(reference.flags).steps // 10))] if plan.trains(reference.arm) else []
+        flags.append("--no-log")
     if not quick and resumable(reference, seed):
         flags.append("--resume")
     arguments = [sys.executable, str(plan.script), "--seeds", str(seed), "--arms", reference.arm, *flags]
@@ -115,6 +117,8 @@ def run(arguments: Run) -> None:
         raise UserError("--seeds wants one or more whole numbers from 0 up, for example --seeds 1 2 3")
     results.check_writable()
     wanted = [(r, seed) for r in references for seed in (arguments.seeds or own_seeds(r))[: 1 if arguments.quick else None]]
+    if arguments.quick:  # fine-tuning needs a run at full length to start from
+        wanted = [(r, seed) for r, seed in wanted if not r.settings().init_from]
     jobs = wanted if arguments.again or arguments.quick else missing(wanted)
     rows = results.read()
     measured = rows.groupby("experiment").train_seconds.mean().to_dict() if len(rows) else {}
