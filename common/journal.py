@@ -38,9 +38,9 @@ class Journal:
     validation nor saving counts as training time.
     """
 
-    def __init__(self, folder: Path, data: Data, steps: int, state: dict, resume: bool, label: str):
-        self.folder, self.data, self.total, self.label = folder, data, steps, label
-        self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "loss_sum": 0.0, "loss_count": 0}
+    def __init__(self, folder: Path, data: Data, steps: int, state: dict, resume: bool, label: str, probe=None):
+        self.folder, self.data, self.total, self.label, self.probe = folder, data, steps, label, probe
+        self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "probes": [], "loss_sum": 0.0, "loss_count": 0}
         self.resume, self.stop, self.looped, self.loss = resume, False, False, math.nan
         self.every = max(1, math.ceil(steps / EVALUATIONS))
 
@@ -122,8 +122,17 @@ class Journal:
         found = score(self.model, self.data.validation, self.data.device)
         if not math.isfinite(found.loss):
             raise Diverged(f"validation loss {found.loss} at step {s['step']}")
+        if self.probe:
+            s["probes"].append([s["step"], self._probe()])
         s["curve"].append([s["step"], train_loss, found.loss, found.bpc])
         s["loss_sum"], s["loss_count"] = 0.0, 0
+
+    def _probe(self) -> dict[str, list[float]]:
+        """Ask the script's probe about the first batch, without a trace in gradients or random state."""
+        with torch.random.fork_rng():
+            found = self.probe(self.model, *self.data.batch(0))
+        self.model.zero_grad()
+        return found
 
     def _save(self) -> None:
         if not all(p.isfinite().all() for p in self.model.parameters()):

@@ -34,6 +34,8 @@ COURSE = (
     "02_attention/self_attention",
     "02_attention/positions",
     "02_attention/multi_head",
+    "03_ffn/feed_forward",
+    "04_stacking/stack",
 )
 
 BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage
@@ -70,7 +72,12 @@ class Lesson:
     @property
     def previous(self) -> str | None:
         value = self.fields.get("Previous", "none")
-        return None if value == "none" else value.removesuffix(".py")
+        return None if value == "none" else value.partition(":")[0].removesuffix(".py")
+
+    @property
+    def previous_arm(self) -> str:
+        """The arm of the predecessor that this script goes on from, where the header names one (`feed_forward.py:gelu`)."""
+        return self.fields.get("Previous", "").partition(":")[2]
 
     @property
     def changes(self) -> list[str]:
@@ -162,6 +169,7 @@ class Plan:
     load: Callable
     train: Callable
     picture: Callable | None
+    probe: Callable | None = None
 
     @property
     def experiment(self) -> str:

@@ -158,6 +158,37 @@ def staircase(frame, path: Path, mark: str) -> None:
         save(figure, path, mark)
 
 
+# ---- layers ----------------------------------------------------------------------------------------------------------
+
+
+def layers(probes: list, title: str, path: Path) -> Path:
+    """Draw what was probed in each layer while training, one panel per quantity, on a log axis; write it beside the picture as CSV.
+
+    probes: [step, {quantity: [value of layer 1, 2, ...]}] in order. Returns the picture's path.
+    """
+    path = path.with_suffix(".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"{step},{name},{i},{value!r}" for step, found in probes for name, values in found.items() for i, value in enumerate(values, 1)
+    ]
+    path.with_suffix(".csv").write_text("\n".join(["step,quantity,layer,value", *lines]) + "\n", encoding="utf-8", newline="\n")
+    names, count = list(probes[0][1]), len(next(iter(probes[0][1].values())))
+    with plt.rc_context(STYLE):
+        figure, row = plt.subplots(1, len(names), figsize=(WIDTH, 3.6), squeeze=False)
+        shades = plt.get_cmap("viridis_r")
+        for axes, name in zip(row[0], names, strict=True):
+            for layer in range(count):
+                values = [found[name][layer] for _, found in probes]
+                colour = shades(0.15 + 0.8 * layer / max(1, count - 1))
+                axes.plot([step for step, _ in probes], values, "o-", ms=3, color=colour, label=f"block {layer + 1}")
+            axes.set(yscale="log", xlabel="steps", ylabel=name)
+        row[0][0].legend(fontsize=8)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        figure.tight_layout()
+        save(figure, path)
+    return path
+
+
 # ---- attention -------------------------------------------------------------------------------------------------------
 
 

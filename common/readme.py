@@ -51,14 +51,14 @@ def spread(found: Interval, form: str = ".3f", sign: bool = False) -> str:
 
 def predecessor(reference: Reference) -> Reference | None:
     """What a line of the course is compared with: the same arm and flags of the script before, as far as it has them."""
-    previous = course_plan(reference.experiment).lesson.previous
-    if previous is None:
+    own = course_plan(reference.experiment).lesson
+    if own.previous is None:
         return None
-    plan = course_plan(previous)
-    arm = reference.arm if reference.arm in plan.arms else next(iter(plan.arms))
+    plan = course_plan(own.previous)
+    arm = own.previous_arm or (reference.arm if reference.arm in plan.arms else next(iter(plan.arms)))
     if reference.flags not in plan.lesson.variants:
         return None
-    return Reference(previous, arm, reference.flags)
+    return Reference(own.previous, arm, reference.flags)
 
 
 def table_row(measured: Measured, reference: Reference) -> str:

@@ -43,7 +43,7 @@ def _previous(plan: Plan, arm: str, s: Settings, family: str) -> str:
     before = course_plan(plan.lesson.previous)
     if before.load is not plan.load:
         return f"{before.experiment:<36}  is measured on another kind of text"
-    arm = arm if arm in before.arms else next(iter(before.arms))
+    arm = plan.lesson.previous_arm or (arm if arm in before.arms else next(iter(before.arms)))
     known = {f.name for f in dataclasses.fields(before.defaults)} - before.ignores(arm, before.defaults)
     changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(plan.defaults, f.name)}
     same = dataclasses.replace(before.defaults, **{name: value for name, value in changed.items() if name in known})

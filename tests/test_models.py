@@ -46,6 +46,7 @@ def test_overfits_one_batch(experiment, arm, script):
 def test_no_model_sees_the_future(experiment, arm):
     """The gradient of output t with respect to every input after t is exactly zero, and the input at t does matter."""
     model, s = build(experiment, arm)
+    model.eval()  # dropout would tell two calls apart
     embedded = {}
     # the gradient is taken at the embedded inputs, or, where there is no embedding, replaced by a change of the ids
     if not hasattr(model, "token"):
@@ -67,6 +68,7 @@ def test_no_model_sees_the_future(experiment, arm):
 @pytest.mark.parametrize(("experiment", "arm"), TEXT)
 def test_a_shorter_window_gives_the_same_predictions(experiment, arm):
     model, s = build(experiment, arm)
+    model.eval()
     x, _ = batch(experiment, s, 2)
     torch.testing.assert_close(model(x)[:, :10], model(x[:, :10]), rtol=1e-5, atol=1e-5)
 
