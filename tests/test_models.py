@@ -1,5 +1,6 @@
 """What holds for every model: an honest start, the ability to learn, and no look at the future."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from common import lesson
+from common.data import text_data
+from common.journal import Journal
 from common.settings import Settings
 
 ARMS = [(e, arm) for e in lesson.COURSE for arm in lesson.course_plan(e).arms]
@@ -106,3 +109,22 @@ def test_average_is_the_mean_of_the_past():
     x = torch.randn(3, 30, s.n_embd)
     expected = torch.stack([x[:, : t + 1].mean(dim=1) for t in range(30)], dim=1)
     torch.testing.assert_close(model.average(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_probing_leaves_no_trace(tmp_path, text_file):
+    """What a script looks at while training changes neither gradients nor random numbers, and is what it says it is."""
+    plan = lesson.course_plan("04_stacking/stack")
+    s = dataclasses.replace(plan.defaults, corpus=str(text_file), block_size=8, n_layer=3)
+    data = text_data(s)
+    model = plan.arms["default"](s, data.tokenizer.vocab_size)
+    journal = Journal(tmp_path, data, 10, {}, False, "", plan.probe)
+    journal.model = model
+    before = torch.get_rng_state()
+    found = journal._probe()
+    assert torch.equal(torch.get_rng_state(), before) and all(p.grad is None for p in model.parameters())
+    assert [len(values) for values in found.values()] == [3, 3]
+    x, y = data.batch(0)
+    F.cross_entropy(model(x).flatten(0, -2), y.flatten()).backward()
+    for block, norm in zip(model.blocks, found["gradient norm"], strict=True):
+        assert math.isclose(torch.cat([p.grad.flatten() for p in block.parameters()]).norm().item(), norm, rel_tol=1e-4)
+    assert not model.blocks[0]._forward_hooks
