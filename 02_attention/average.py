@@ -22,13 +22,14 @@ class Average(nn.Module):
 
     def __init__(self, block_size: int):
         super().__init__()
-        self.register_buffer("past", torch.ones(block_size, block_size, dtype=torch.bool).tril(), persistent=False)
+        # 0 for the position itself and its past, -infinity for what is ahead
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
 
     def forward(self, x):
         T = x.size(1)
-        scores = torch.zeros(T, T, device=x.device)                                      # all equal, for now     (T, T)
-        weights = F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)  # row t, counted from 1: t times 1/t, then 0
-        return weights @ x                                                               # (B, T, C)
+        scores = torch.zeros(T, T, device=x.device)              # all equal, for now     (T, T)
+        weights = F.softmax(scores + self.mask[:T, :T], dim=-1)  # row t, counted from 1: t times 1/t, then 0
+        return weights @ x                                       # (B, T, C)
 
 
 class Model(nn.Module):

@@ -24,14 +24,14 @@ class Head(nn.Module):
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
-        self.register_buffer("past", torch.ones(block_size, block_size, dtype=torch.bool).tril(), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
 
     def weights(self, x):
         """How much position t takes of position s: rows sum to 1, zero for s > t. (B, T, C) -> (B, T, T)"""
         T = x.size(1)
         q, k = self.query(x), self.key(x)                     # (B, T, D), (B, T, D)
         scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (B, T, T); / sqrt(D): their size does not grow with D
-        return F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)
+        return F.softmax(scores + self.mask[:T, :T], dim=-1)
 
     def forward(self, x):
         return self.weights(x) @ self.value(x)                # (B, T, D)

@@ -24,7 +24,7 @@ class MultiHeadAttention(nn.Module):
         self.query = nn.Linear(n_embd, n_embd, bias=False)
         self.key = nn.Linear(n_embd, n_embd, bias=False)
         self.value = nn.Linear(n_embd, n_embd, bias=False)
-        self.register_buffer("past", torch.ones(block_size, block_size, dtype=torch.bool).tril(), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
 
     def forward(self, x):
         B, T, C = x.shape
@@ -32,7 +32,7 @@ class MultiHeadAttention(nn.Module):
         k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
         v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
         scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)
-        weights = F.softmax(scores.masked_fill(~self.past[:T, :T], -torch.inf), dim=-1)
+        weights = F.softmax(scores + self.mask[:T, :T], dim=-1)
         return (weights @ v).transpose(1, 2).reshape(B, T, C)          # heads side by side again
 
 

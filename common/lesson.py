@@ -36,6 +36,12 @@ COURSE = (
     "02_attention/multi_head",
     "03_ffn/feed_forward",
     "04_stacking/stack",
+    "05_residual_norm/residual",
+    "05_residual_norm/projection",
+    "05_residual_norm/layer_norm",
+    "05_residual_norm/post_ln",
+    "05_residual_norm/pre_ln",
+    "05_residual_norm/dropout",
 )
 
 BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage

@@ -202,7 +202,7 @@ def _row(plan, arm, seed, s, data, reads, model, journal, scores) -> dict:
     tokens = journal.state["step"] * data.batch(0)[1].numel() if journal.looped else len(data.train)
     row = dict.fromkeys(results.COLUMNS)
     row |= {name: getattr(s, name) for name in ("block_size", "dtype", *(("batch_size", "steps", "lr") if journal.looped else ()))}
-    row |= {name: getattr(s, name) for name in ARCHITECTURE if name in reads}
+    row |= {name: getattr(s, name) for name in ARCHITECTURE if name in reads and name in row}
     row |= {
         "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "experiment": plan.experiment, "arm": arm, "seed": seed, "corpus": data.corpus.name, "tokenizer": data.tokenizer.name,

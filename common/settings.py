@@ -12,7 +12,7 @@ from typing import Literal
 
 from common.errors import UserError, nearest
 
-ARCHITECTURE = ("n_layer", "n_head", "n_embd", "block_size")  # what a model may or may not read; the rest concerns every run
+ARCHITECTURE = ("n_layer", "n_head", "n_embd", "block_size", "dropout")  # what a model may or may not read; the rest concerns every run
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Settings:
     """Attention heads."""
     n_layer: int = 4
     """Blocks, one after the other."""
+    dropout: float = 0.0
+    """Share of the activations that is set to zero in training."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic; bfloat16 is mixed precision with float32 weights."""
     init_from: str | None = None
@@ -115,6 +117,8 @@ def _validate(s: Settings, options: Options) -> None:
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 1")
     if not 0 < s.lr < float("inf"):
         raise UserError(f"--lr {s.lr} makes no sense; it must be above 0")
+    if not 0 <= s.dropout < 1:
+        raise UserError(f"--dropout {s.dropout} makes no sense; it must be at least 0 and below 1")
     if not options.seeds:
         raise UserError("--seeds names no seed; give one or more, for example --seeds 1 2 3")
     for seed in options.seeds:

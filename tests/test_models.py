@@ -128,3 +128,38 @@ def test_probing_leaves_no_trace(tmp_path, text_file):
     for block, norm in zip(model.blocks, found["gradient norm"], strict=True):
         assert math.isclose(torch.cat([p.grad.flatten() for p in block.parameters()]).norm().item(), norm, rel_tol=1e-4)
     assert not model.blocks[0]._forward_hooks
+
+
+def test_our_layer_norm_is_that_of_the_library():
+    """Values and gradients in float64, over the C numbers of each vector."""
+    ours = next(m for m in build("05_residual_norm/layer_norm", "default")[0].modules() if type(m).__name__ == "LayerNorm").double()
+    theirs = torch.nn.LayerNorm(64).double()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        q.data.copy_(p.data.normal_())
+    x = torch.randn(3, 7, 64, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-12)
+    (ours(x) ** 3).sum().backward()
+    gradient, x.grad = x.grad, None
+    (theirs(x) ** 3).sum().backward()
+    torch.testing.assert_close(gradient, x.grad, rtol=0, atol=1e-9)
+
+
+def test_dropout_is_off_in_evaluation_and_alive_in_training_after_it():
+    model, s = build("05_residual_norm/dropout", "default")
+    x, _ = batch("", s, 2)
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+    model.train()
+    assert not torch.equal(model(x), model(x))
+
+
+def test_pre_ln_leaves_the_stream_alone_and_post_ln_normalises_it():
+    """With answers of zero, a pre-LN block is the identity and a post-LN block a normalisation."""
+    for experiment, expected in (("pre_ln", lambda x: x), ("post_ln", lambda x: F.layer_norm(F.layer_norm(x, (64,)), (64,)))):
+        block = build(f"05_residual_norm/{experiment}", "default")[0].blocks[0]
+        for part in (block.attention, block.feed_forward):
+            for p in part.parameters():
+                torch.nn.init.zeros_(p)
+        x = 3 + 5 * torch.randn(2, 9, 64)
+        torch.testing.assert_close(block(x), expected(x), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,78 @@
+"""Pre-LN: normalise what goes into each sublayer, and leave the residual stream alone.
+
+Previous : 05_residual_norm/post_ln.py
+Changes  : Block, Model
+Idea     : x + f(LN(x)) instead of LN(x + f(x)), and one last norm before the head
+Source   : Xiong et al. 2020, arXiv:2002.04745
+Expect   : no better than post-LN while shallow; trains without warm-up when deep
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.run import run
+from common.settings import Settings
+
+
+class MultiHeadAttention(nn.Module):
+    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+
+    def __init__(self, n_embd: int, n_head: int, block_size: int):
+        super().__init__()
+        self.n_head = n_head
+        self.query = nn.Linear(n_embd, n_embd, bias=False)
+        self.key = nn.Linear(n_embd, n_embd, bias=False)
+        self.value = nn.Linear(n_embd, n_embd, bias=False)
+        self.projection = nn.Linear(n_embd, n_embd)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+
+    def forward(self, x):
+        B, T, C = x.shape
+        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, C) -> (B, T, H, D) -> (B, H, T, D)
+        k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
+        v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
+        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)
+        weights = F.softmax(scores + self.mask[:T, :T], dim=-1)
+        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # heads side by side again, then mixed
+
+
+class FeedForward(nn.Sequential):
+    """Each position thinks about what it gathered. (B, T, C) -> (B, T, C)"""
+
+    def __init__(self, n_embd: int):
+        super().__init__(nn.Linear(n_embd, 4 * n_embd), nn.GELU(), nn.Linear(4 * n_embd, n_embd))
+
+
+class Block(nn.Module):
+    """Gather, then think. Each reads a normalised copy of the stream and adds its answer to the stream itself. (B, T, C) -> (B, T, C)"""
+
+    def __init__(self, n_embd: int, n_head: int, block_size: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)
+        self.attention = MultiHeadAttention(n_embd, n_head, block_size)
+        self.feed_forward = FeedForward(n_embd)
+
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.feed_forward(self.norm2(x))
+
+
+class Model(nn.Module):
+    """Token ids (B, T) -> logits (B, T, V)."""
+
+    def __init__(self, s: Settings, vocab_size: int):
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, s.n_embd)
+        self.position = nn.Embedding(s.block_size, s.n_embd)
+        self.blocks = nn.Sequential(*(Block(s.n_embd, s.n_head, s.block_size) for _ in range(s.n_layer)))
+        self.norm = nn.LayerNorm(s.n_embd)
+        self.head = nn.Linear(s.n_embd, vocab_size)
+
+    def forward(self, ids):
+        x = self.token(ids) + self.position.weight[: ids.size(1)]      # (B, T, C)
+        return self.head(self.norm(self.blocks(x)))                    # (B, T, V)
+
+
+if __name__ == "__main__":
+    run(Model)
