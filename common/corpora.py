@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import os
 import sys
+import sysconfig
 import tempfile
 import urllib.error
 import urllib.request
@@ -31,7 +32,7 @@ SOURCES = {
         "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
     ),
 }
-TEXTS = ("tinyshakespeare", "pydoc")
+TEXTS = ("tinyshakespeare", "pydoc", "stdlib")
 NAMES = ("names", "indian")
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 
@@ -128,6 +129,33 @@ def pydoc() -> Corpus:
     return Corpus(f"pydoc-{PYTHON}", "pydoc", "\n".join(topics[name] for name in sorted(topics)))
 
 
+LEFT_OUT = {  # of the standard library: what some distributions leave out too, tables of characters, jokes
+    "distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtle", "turtledemo", "venv", "encodings", "antigravity", "this",
+}  # fmt: skip
+
+
+def stdlib() -> Corpus:
+    """The other built-in corpus: the sources of the standard library without tests, about 7 million characters.
+
+    Files in ASCII only, in an order that depends on nothing but their names, so that each split has some of everything. The corpus carries
+    a checksum in its name: two Pythons of the same version may differ in what they install. Raises UserError where there are no sources.
+    """
+    library = Path(sysconfig.get_paths()["stdlib"])
+    files = [library / f"{module}.py" for module in sys.stdlib_module_names - LEFT_OUT]
+    for module in sys.stdlib_module_names - LEFT_OUT:
+        files += (library / module).rglob("*.py")
+    names = [path.relative_to(library) for path in files if path.is_file()]
+    names = [name for name in names if not {"test", "tests"} & set(name.parts)]
+    parts = [(library / name).read_bytes() for name in sorted(names, key=lambda name: hashlib.sha256(name.as_posix().encode()).digest())]
+    text = "\n".join(part.decode().replace("\r\n", "\n") for part in parts if part.isascii())
+    if len(text) < 1_000_000:
+        raise UserError(f"corpus 'stdlib': this Python carries no sources of its standard library in {library}; use --corpus pydoc")
+    return Corpus(f"stdlib-{PYTHON}-{hashlib.sha256(text.encode()).hexdigest()[:6]}", "stdlib", text)
+
+
+BUILT_IN = {"pydoc": pydoc, "stdlib": stdlib}
+
+
 def faker_names(locale: str, name: str) -> Corpus:
     """First names from the lists of the faker package, lower case, letters a to z, one per line.
 
@@ -154,8 +182,8 @@ def load_names(name: str) -> Corpus:
 
 
 def _load(name: str, known: tuple[str, ...], built_in) -> Corpus:
-    if name == "pydoc" and name in known:
-        return built_in()
+    if name in BUILT_IN and name in known:
+        return BUILT_IN[name]()
     if name in known:
         try:
             return Corpus(name, name, read_file(find_named(name)))

@@ -47,6 +47,10 @@ class TextSplit:
         if len(rest) > 1:
             yield rest[None, :-1], rest[None, 1:]
 
+    def head(self, tokens: int) -> "TextSplit":
+        """The first `tokens` tokens; its characters are in proportion, exact where a token is a character."""
+        return TextSplit(self.tokens[: tokens + 1], round(self.characters * tokens / len(self)), self.block_size)
+
     def tail(self, tokens: int) -> "TextSplit":
         """The last `tokens` tokens; its characters count as one per token, so only its loss has a meaning."""
         return TextSplit(self.tokens[-(tokens + 1) :], tokens, self.block_size)
@@ -80,6 +84,10 @@ class NameSplit:
     def in_order(self, rows: int = 8192) -> Iterator[tuple[Tensor, Tensor]]:
         """Every target exactly once."""
         yield from zip(self.contexts.split(rows), self.targets.split(rows), strict=True)
+
+    def head(self, tokens: int) -> "NameSplit":
+        """The first `tokens` predictions."""
+        return NameSplit(self.contexts[:tokens], self.targets[:tokens])
 
     def tail(self, tokens: int) -> "NameSplit":
         """The last `tokens` predictions."""

@@ -127,11 +127,16 @@ def run_folder(experiment: str, arm: str, seed: int, config: str) -> Path:
     return lesson.logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
 
 
+def board_folder(plan: lesson.Plan, s: Settings, corpus: str | None = None) -> Path:
+    """Where the picture of all arms together is kept."""
+    return run_folder(plan.experiment, "board", 0, plan.board_config(s, corpus)).parent / f"board-{plan.board_config(s, corpus)}"
+
+
 def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
     """The folder of the newest run with these settings. Raises UserError that names the runs there are, and the command to train."""
     folders = [path.parent for path in run_folder(plan.experiment, arm, seed, "x").parent.glob(f"{arm}-seed{seed}-*/{checkpoint.NAME}")]
     trained = {folder: type(plan.defaults)(**checkpoint.load(folder / checkpoint.NAME).state["settings"]) for folder in folders}
-    found = [folder for folder, settings in trained.items() if settings == s]
+    found = [folder for folder, settings in trained.items() if settings == plan.own(arm, s)]
     if not found:
         others = sorted({flags(plan.defaults, settings) or "the default settings" for settings in trained.values()})
         there = f"; there are runs with {' and with '.join(others)}" if others else ""
@@ -159,7 +164,8 @@ def load_run(folder: Path, device: str = "cpu") -> Run:
     return Run(model, tokenizer, s, plan, saved.state, device)
 
 
-def _find_run(name: str) -> Path:
+def locate(name: str) -> Path:
+    """The run that a name means: a run folder, or an experiment's run at default settings with seed 1. Raises UserError."""
     if (Path(name) / checkpoint.NAME).exists():
         return Path(name)
     if Path(name).is_dir():
@@ -201,7 +207,7 @@ def main() -> None:
         raise UserError(f"--top-k {a.top_k} makes no sense; it must be at least 1")
     if a.length < 1:
         raise UserError(f"--length {a.length} makes no sense; it must be at least 1")
-    folder = _find_run(a.run)
+    folder = locate(a.run)
     run = load_run(folder)
     print(folder, file=sys.stderr)
     how = {"temperature": a.temperature, "top_k": a.top_k, "top_p": a.top_p}

@@ -21,6 +21,7 @@ from common.metrics import score
 
 PACE = {"mininterval": 0.1 if sys.stderr.isatty() else 10.0, "delay": 0.3}  # in a log file, one line in ten seconds
 EVALUATIONS = 15  # points of a learning curve; a checkpoint is saved at each
+VALIDATED = 65_536  # tokens of the validation text that such a point looks at; the result of a run is measured on the whole
 
 
 class Diverged(Exception):
@@ -43,6 +44,7 @@ class Journal:
         self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "probes": [], "loss_sum": 0.0, "loss_count": 0}
         self.resume, self.stop, self.looped, self.loss = resume, False, False, math.nan
         self.every = max(1, math.ceil(steps / EVALUATIONS))
+        self.validation = data.validation.head(VALIDATED) if len(data.validation) > VALIDATED else data.validation
 
     @property
     def path(self) -> Path:
@@ -119,7 +121,7 @@ class Journal:
         """A point of the learning curve: step, mean training loss since the last point, validation loss and bits per character."""
         s = self.state
         train_loss = s["loss_sum"] / s["loss_count"] if s["loss_count"] else None
-        found = score(self.model, self.data.validation, self.data.device)
+        found = score(self.model, self.validation, self.data.device)
         if not math.isfinite(found.loss):
             raise Diverged(f"validation loss {found.loss} at step {s['step']}")
         if self.probe:

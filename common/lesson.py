@@ -7,7 +7,7 @@ import re
 import runpy
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from torch import nn
 
 from common.corpora import family_of
 from common.errors import UserError, nearest
-from common.settings import ARCHITECTURE, Reading, Settings, config_hash, parse
+from common.fingerprint import ROOT, code_hash
+from common.settings import ARCHITECTURE, RECIPE, Reading, Settings, config_hash, parse
 
-ROOT = Path(__file__).resolve().parents[1]
 FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds")
 
 COURSE = (
@@ -42,9 +42,14 @@ COURSE = (
     "05_residual_norm/post_ln",
     "05_residual_norm/pre_ln",
     "05_residual_norm/dropout",
+    "05_residual_norm/depth_map",
+    "06_transformer/gpt",
+    "06_transformer/fast_gpt",
+    "06_transformer/sizes",
 )
 
 BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage
+BASELINES["yardstick"] = "06_transformer/gpt --preset yardstick"
 
 
 def logs_folder() -> Path:
@@ -126,41 +131,6 @@ def read_lesson(script: Path) -> Lesson:
     return Lesson(experiment_name(script), title, fields)
 
 
-# ---- fingerprint of the code -----------------------------------------------------------------------------------------
-
-
-def canonical(node) -> object:
-    """A syntax tree as nested lists, the same from Python 3.10 to 3.13: no docstrings, no empty fields, nothing but what the code says."""
-    if isinstance(node, list):
-        return [canonical(n) for n in node]
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [
-        (name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("ctx", "kind", "type_comment")
-    ]
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
-        fields = [(name, value[1:] if name == "body" else value) for name, value in fields]
-    return [type(node).__name__, [[name, canonical(value)] for name, value in fields]]
-
-
-@cache
-def code_hash(script: Path) -> str:
-    """12 hex digits that stand for the code of a script and of the parts of common/model that it imports, directly or not."""
-    seen, waiting, trees = set(), [script], []
-    while waiting:
-        path = waiting.pop(0)
-        if path in seen or not path.exists():
-            continue
-        seen.add(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        trees.append(canonical(tree))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("common.model"):
-                waiting.append(ROOT / (node.module.replace(".", "/") + ".py"))
-                waiting += [ROOT / node.module.replace(".", "/") / name for name in ("__init__.py", *(f"{a.name}.py" for a in node.names))]
-    return hashlib.sha256(repr(trees).encode()).hexdigest()[:12]
-
-
 # ---- what a script would run -----------------------------------------------------------------------------------------
 
 
@@ -176,18 +146,36 @@ class Plan:
     train: Callable
     picture: Callable | None
     probe: Callable | None = None
+    board: Callable | None = None
+    presets: dict = field(default_factory=dict)
+    quick: dict = field(default_factory=dict)
 
     @property
     def experiment(self) -> str:
         return self.lesson.experiment
 
+    @property
+    def course_arms(self) -> list[str]:
+        """The arms that are trained when none is named."""
+        return [name for name, arm in self.arms.items() if not getattr(arm, "on_demand", False)]
+
     def settings(self, flags: str = "") -> Settings:
         """The settings of the course's run with these flags."""
-        return parse(self.defaults, "", shlex.split(flags))[0]
+        return parse(self.defaults, "", shlex.split(flags), self.presets)[0]
+
+    def small(self) -> tuple[dict, list[str]]:
+        """What --quick changes, and the arms it trains: what the script says, else a tenth of the steps and the same arms."""
+        if self.quick:
+            return {k: v for k, v in self.quick.items() if k != "arms"}, list(self.quick.get("arms", self.course_arms))
+        return {"steps": max(1, self.defaults.steps // 10)} if all(map(self.trains, self.arms)) else {}, self.course_arms
+
+    def own(self, arm: str, s: Settings) -> Settings:
+        """The settings with those that are an arm's own."""
+        return replace(s, **getattr(self.arms[arm], "settings", {}))
 
     def reads(self, arm: str, s: Settings) -> set[str]:
         """The settings that the model of an arm asks for."""
-        reading = Reading(s)
+        reading = Reading(self.own(arm, s))
         with torch.device("meta"):
             self.arms[arm](reading, 65)
         return reading.names
@@ -199,12 +187,16 @@ class Plan:
 
     def ignores(self, arm: str, s: Settings) -> set[str]:
         """The settings that make no difference to this arm: parts its model does not have, steps where nothing is trained."""
-        counted = set() if self.trains(arm) else {"steps", "batch_size", "lr", "init_from"}
-        own_loop = set() if self.train.__module__ == "common.train" else {"dtype"}
+        counted = set() if self.trains(arm) else {"steps", "batch_size", "lr", "init_from", *RECIPE}
+        own_loop = set() if self.train.__module__ == "common.train" else {"dtype", *RECIPE}
         return set(ARCHITECTURE) - self.reads(arm, s) - {"block_size"} | counted | own_loop
 
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
-        return config_hash(s, self.reads(arm, s), corpus)
+        return config_hash(self.own(arm, s), self.reads(arm, s), corpus)
+
+    def board_config(self, s: Settings, corpus: str | None = None) -> str:
+        """Stands for the settings of all arms together."""
+        return hashlib.sha256(" ".join(self.config(arm, s, corpus) for arm in self.course_arms).encode()).hexdigest()[:12]
 
 
 class Planned(BaseException):
@@ -283,5 +275,5 @@ def course_references(stage: str = "") -> list[Reference]:
     for experiment in COURSE:
         if experiment.startswith(stage):
             p = course_plan(experiment)
-            found += [Reference(experiment, arm, flags) for flags in p.lesson.variants for arm in p.arms]
+            found += [Reference(experiment, arm, flags) for flags in p.lesson.variants for arm in p.course_arms]
     return found

@@ -217,3 +217,30 @@ def attention(weights, text: str, path: Path) -> Path:
         figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02, label="attention weight")
         save(figure, path)
     return path
+
+
+def attention_grid(layers: list, symbols: list[str], title: str, path: Path) -> Path:
+    """Draw the weights of every head, (H, T, T) per layer, one row of panels for each layer; the future stays grey. Returns the path."""
+    heads, length = max(len(weights) for weights in layers), len(symbols)
+    shown = [{" ": "␣", "\n": "↵"}.get(s, s) for s in symbols]
+    with plt.rc_context(STYLE | {"axes.grid": False, "font.family": "DejaVu Sans"}):
+        side = max(1.7, min(3.2, 0.11 * length))
+        figure, grid = plt.subplots(len(layers), heads, figsize=(side * heads + 0.6, side * len(layers) + 0.6), squeeze=False)
+        for row, (weights, axes_row) in enumerate(zip(layers, grid, strict=True)):
+            for head, axes in enumerate(axes_row):
+                if head >= len(weights):
+                    axes.axis("off")
+                    continue
+                axes.set_facecolor("#e8e8e8")
+                past = weights[head].masked_fill(weights[head].new_ones(length, length).triu(1).bool(), float("nan"))
+                image = axes.imshow(past, cmap="cividis", vmin=0, vmax=1)
+                labels = shown if length <= 40 else []
+                axes.set_xticks(range(len(labels)), labels, fontsize=5)
+                axes.set_yticks(range(len(labels)), labels, fontsize=5)
+                axes.tick_params(length=0, pad=1)
+                axes.set_title(f"layer {row + 1}, head {head + 1}", fontsize=8, fontweight="normal")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        figure.tight_layout()
+        figure.colorbar(image, ax=grid, fraction=0.02, pad=0.02, label="weight (each row sums to 1)")
+        save(figure, path)
+    return path

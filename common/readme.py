@@ -82,10 +82,14 @@ def table_row(measured: Measured, reference: Reference) -> str:
 
 
 def table(measured: Measured, what: str) -> str:
-    """A Markdown table of references separated by `;`; a stage stands for all its lines without flags."""
+    """A Markdown table of references separated by `;`; a stage stands for all its lines without flags.
+
+    A script that draws one picture of all its arms is left out of its stage's table.
+    """
     references = []
     for part in filter(None, (p.strip() for p in what.split(";"))):
         whole = [r for r in course_references(part) if not r.flags and (r.experiment == part or r.experiment.startswith(part + "/"))]
+        whole = [r for r in whole if r.experiment == part or not course_plan(r.experiment).board]  # those have a picture instead
         references += whole or [refer(part)]
     return HEADER + "".join(table_row(measured, reference) for reference in references)
 

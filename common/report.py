@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 from common import lesson, plots
+from common.corpora import family_of
 from common.errors import UserError, command
 from common.lesson import COURSE, ROOT, Reference, course_plan, course_references, refer
 from common.readme import Measured, first_difference, render
-from common.results import interval
+from common.results import COLUMNS, interval
 from common.summary import read_curve
 
 CURVE_COLUMNS = ["experiment", "arm", "seed", "config_hash", "code_hash", "step", "train_loss", "val_loss", "val_bpc"]
@@ -32,6 +33,7 @@ def staircase_data(measured: Measured) -> str:
         if (
             reference.experiment != "01_bigram/ngram"
             and not reference.flags
+            and not course_plan(reference.experiment).board
             and set(rows.corpus) == {"tinyshakespeare"}
             and not rows.diverged.any()
         ):
@@ -64,7 +66,7 @@ def curves_data(measured: Measured, stage: str, path: Path) -> str | None:
 
     tracked = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True) if path.exists() else None
     lines = []
-    for reference in (r for r in course_references(stage) if not r.flags):
+    for reference in (r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).board):
         for row in measured.rows(reference).itertuples():
             if math.isnan(row.steps) or row.diverged:
                 continue
@@ -84,49 +86,68 @@ def curves_data(measured: Measured, stage: str, path: Path) -> str | None:
     return "\n".join([",".join(CURVE_COLUMNS), *lines]) + "\n" if lines else None
 
 
-def picture_paths(reference: Reference) -> list[tuple[Path, Path]]:
-    """For each picture a script drew in its run with seed 1: (where the run wrote it, where it is tracked)."""
-    from common.generate import run_folder
+def drawing() -> list[str]:
+    """The scripts that draw pictures of their own: in a run (`picture`) or of all their runs together (`board`)."""
+    return [e for e in COURSE if course_plan(e).picture or course_plan(e).board]
 
-    target = plots.folder()
-    name = reference.experiment.replace("/", "_")
-    drawn = run_folder(reference.experiment, reference.arm, 1, reference.config()).glob("*.csv")
-    tracked = target.glob(f"{name}_*.csv")
-    stems = {path.stem for path in drawn} | {path.stem.removeprefix(f"{name}_") for path in tracked}
-    folder = run_folder(reference.experiment, reference.arm, 1, reference.config())
+
+def drawn_by(experiment: str) -> tuple[Path, str]:
+    """The folder where a script's course run leaves its pictures, and what stands for settings and code that drew them."""
+    from common.generate import board_folder, run_folder
+
+    reference, plan = refer(experiment), course_plan(experiment)
+    if plan.board:
+        family = family_of(plan.defaults.corpus)
+        return board_folder(plan, plan.defaults, family), f"{plan.board_config(plan.defaults, family)} {reference.code}"
+    return run_folder(experiment, reference.arm, 1, reference.config()), f"{reference.config()} {reference.code}"
+
+
+def picture_paths(experiment: str) -> list[tuple[Path, Path]]:
+    """For the data file of each picture a script drew: (where the run wrote it, where it is tracked)."""
+    target, folder = plots.folder(), drawn_by(experiment)[0]
+    name = experiment.replace("/", "_")
+    stems = {path.stem for path in folder.glob("*.csv")} | {path.stem.removeprefix(f"{name}_") for path in target.glob(f"{name}_*.csv")}
     return [(folder / f"{stem}.csv", target / f"{name}_{stem}.csv") for stem in sorted(stems)]
 
 
 def update_pictures() -> None:
     """Take over the pictures that scripts drew, marked with the code and settings that drew them."""
-    for experiment in COURSE:
-        if course_plan(experiment).picture:
-            reference = refer(experiment)
-            for drawn, tracked in picture_paths(reference):
-                if drawn.exists():
-                    shutil.copyfile(drawn, tracked)
-                    plots.copy_marked(
-                        drawn.with_suffix(".png"),
-                        tracked.with_suffix(".png"),
-                        drawn.read_text(encoding="utf-8"),
-                        f"{reference.config()} {reference.code}",
-                    )
+    for experiment in drawing():
+        for drawn, tracked in picture_paths(experiment):
+            if drawn.exists():
+                shutil.copyfile(drawn, tracked)
+                data = drawn.read_text(encoding="utf-8")
+                plots.copy_marked(drawn.with_suffix(".png"), tracked.with_suffix(".png"), data, drawn_by(experiment)[1])
 
 
-def stale_pictures() -> list[str]:
+def stale_pictures(measured: Measured) -> list[str]:
     """What is wrong with the pictures that scripts drew."""
     found = []
-    for experiment in COURSE:
-        if course_plan(experiment).picture:
-            reference = refer(experiment)
-            pairs = picture_paths(reference)
-            if not pairs:
-                found.append(f"{experiment} has drawn no picture yet: python -m common.tools.course run {experiment}")
-            for _, tracked in pairs:
-                found += plots.mark_problem(
-                    tracked, tracked.read_text(encoding="utf-8") if tracked.exists() else "", f"{reference.config()} {reference.code}"
-                )
+    for experiment in drawing():
+        pairs = picture_paths(experiment)
+        if not pairs:
+            found.append(f"{experiment} has drawn no picture yet: python -m common.tools.course run {experiment}")
+        for _, tracked in pairs:
+            data = tracked.read_text(encoding="utf-8") if tracked.exists() else ""
+            found += plots.mark_problem(tracked, data, drawn_by(experiment)[1])
+            found += board_problems(measured, experiment, tracked) if data and course_plan(experiment).board else []
     return found
+
+
+def board_problems(measured: Measured, experiment: str, path: Path) -> list[str]:
+    """One line if a cell of a picture of all runs is not that of its row: columns with the names of the results hold their values."""
+    import pandas as pd
+
+    drawn = pd.read_csv(path, dtype={"arm": str})
+    columns = [c for c in drawn.columns if c in COLUMNS and c not in ("arm", "seed", "diverged")]
+    for cell in drawn.itertuples():
+        rows = measured.rows(Reference(experiment, cell.arm))
+        row = rows[rows.seed == cell.seed].iloc[0]
+        for column in columns:
+            a, b = getattr(cell, column), row[column]
+            if a != b and not (pd.isna(a) and pd.isna(b)):
+                return [f"{path.name}: {column} of {cell.arm}, seed {cell.seed} is {a}, its row has {b}"]
+    return []
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------
@@ -168,7 +189,7 @@ def check(readme: Path) -> list[str]:
         if not path.exists() or path.read_text(encoding="utf-8") != data:
             problems.append(f"{path.name}: {first_difference(path.read_text(encoding='utf-8') if path.exists() else '', data)}")
         problems += plots.mark_problem(path, data)
-    return problems + stale_pictures()
+    return problems + stale_pictures(measured)
 
 
 def write(readme: Path) -> None:

@@ -107,12 +107,13 @@ def read(path: Path | None = None):
     return pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str, "git_commit": str})
 
 
-def is_logged(row: dict, path: Path | None = None) -> bool:
-    """Whether this run (same seed, settings, code and protocol) already has a row."""
+def logged(run: dict, path: Path | None = None) -> dict | None:
+    """The first row of a run (same seed, settings, code, and the current protocol), None if it has none."""
     rows = read(path)
-    for name in ("experiment", "arm", "seed", "config_hash", "code_hash", "protocol"):
-        rows = rows[rows[name].astype(str) == str(row[name])]
-    return len(rows) > 0
+    for name, value in (run | {"protocol": PROTOCOL}).items():
+        if name in ("experiment", "arm", "seed", "config_hash", "code_hash", "protocol"):
+            rows = rows[rows[name].astype(str) == str(value)]
+    return rows.iloc[0].to_dict() if len(rows) else None
 
 
 def matching(experiment: str, arm: str, config: str, code: str, rows=None):

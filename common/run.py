@@ -11,15 +11,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from common import checkpoint, generate, lesson, results, summary
+from common import checkpoint, generate, lesson, memory, results, summary
 from common.data import Data, text_data
 from common.errors import UserError, command, nearest
 from common.journal import Diverged, Journal, Stopped
 from common.lesson import Plan
-from common.metrics import PROTOCOL, Score, pair_entropy, score
+from common.metrics import PROTOCOL, Score, score
+from common.overfit import overfit
 from common.settings import ARCHITECTURE, Options, Reading, Settings, flag, parse
+from common.summary import Result
 from common.train import train as train_with_adamw
 
 Arms = dict[str, Callable[[Settings, int], nn.Module]]
@@ -33,17 +34,21 @@ def run(
     train: Callable = train_with_adamw,
     picture: Callable | None = None,
     probe: Callable | None = None,
+    board: Callable | None = None,
+    presets: dict[str, dict] | None = None,
+    quick: dict | None = None,
 ) -> None:
     """Do what the command line asks for with `model` (or with each of several arms), and append every result to the results file.
 
     model(settings, vocab_size) -> module from ids (B, T) to logits (B, T, V), or (B, V) where the data has one target per window.
     load(settings, device, tokenizer) -> Data. train(module, data, settings, journal) trains in place. picture(module, data, folder)
     draws what a script has to show and returns the paths of what it wrote. probe(module, x, y) -> {name: [value per layer]} is asked at
-    each point of the learning curve, always with the same batch.
+    each point of the learning curve, always with the same batch. board([Result, ...], folder) draws one picture of all runs, of a script
+    whose arms make sense together only. presets: {name: {setting: value}}. quick: {setting: value} of the smaller form, with "arms".
     """
     script = Path(sys._getframe(1).f_globals["__file__"]).resolve()
     arms = model if isinstance(model, dict) else {"default": model}
-    plan = Plan(script, lesson.read_lesson(script), arms, settings, load, train, picture, probe)
+    plan = Plan(script, lesson.read_lesson(script), arms, settings, load, train, picture, probe, board, presets or {}, quick or {})
     if lesson.planning:
         raise lesson.Planned(plan)
     _main(plan)
@@ -52,27 +57,29 @@ def run(
 @command
 def _main(plan: Plan) -> None:
     idea, choice = plan.lesson.fields.get("Idea"), f"\n\nArms: {', '.join(plan.arms)}" if len(plan.arms) > 1 else ""
-    s, options = parse(plan.defaults, f"{plan.lesson.title}\n\nIdea: {idea}{choice}")
-    arms = _chosen_arms(plan, options)
+    changed, small = plan.small()
+    s, options = parse(plan.defaults, f"{plan.lesson.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed)
+    arms = _chosen_arms(plan, options, small if options.quick else plan.course_arms)
     device = _device(plan, options.device)
     for arm in arms:
         _check_settings(plan, arm, s)
     if device == "cpu":  # some sums are taken in whatever order the threads arrive, unless told not to
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.keep_freed()
     if options.generate:
         _generate(plan, arms, s, options, device)
     elif options.check:
-        _overfit(plan, arms, s, options, device)
+        overfit(plan, arms, s, lambda own: _load_data(plan, own, device, options))
     else:
         _train(plan, arms, s, options, device)
 
 
-def _chosen_arms(plan: Plan, options: Options) -> list[str]:
+def _chosen_arms(plan: Plan, options: Options, usual: list[str]) -> list[str]:
     for arm in options.arms:
         if arm not in plan.arms:
             raise UserError(f"arm {arm!r} is not known{nearest(arm, plan.arms)}; the arms of {plan.experiment}: {', '.join(plan.arms)}")
-    return [arm for arm in plan.arms if arm in options.arms or not options.arms]
+    return [arm for arm in plan.arms if arm in (options.arms or usual)]
 
 
 def _device(plan: Plan, name: str) -> str:
@@ -92,8 +99,12 @@ def _device(plan: Plan, name: str) -> str:
 
 def _check_settings(plan: Plan, arm: str, s: Settings) -> None:
     """Refuse sizes that do not fit together, and settings that the model of this script would silently ignore."""
-    if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and s.n_embd % s.n_head:
-        raise UserError(f"--n-embd {s.n_embd} is not divisible by --n-head {s.n_head}; each head takes an equal share of the width")
+    own = plan.own(arm, s)
+    if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and own.n_embd % own.n_head:
+        raise UserError(f"--n-embd {own.n_embd} is not divisible by --n-head {own.n_head}; each head takes an equal share of the width")
+    for name in getattr(plan.arms[arm], "settings", {}):
+        if getattr(s, name) != getattr(plan.defaults, name):
+            raise UserError(f"{flag(name)} does nothing in {plan.experiment}: each of its arms has its own; choose with --arms")
     for name in sorted(plan.ignores(arm, s)):
         if getattr(s, name) != getattr(plan.defaults, name):
             raise UserError(f"{flag(name)} does nothing in {plan.experiment}: it has no use for it; leave it out")
@@ -127,29 +138,37 @@ def _initial(s: Settings, seed: int) -> Path:
 def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
     if options.log:
         results.check_writable()
-    data = _load_data(plan, s, device, options)
-    rows, folder, paths = [], None, []
+    found: list[Result] = []
+    data, loaded, paths, folder = None, None, [], None
     runs = len(arms) * len(options.seeds)
-    for arm in arms:
-        for seed in options.seeds:
-            number = f"[{len(rows) + 1}/{runs}] " if runs > 1 else ""
-            try:
-                row, model, folder = _run_one(plan, arm, seed, s, options, data, number)
-            except Stopped:
-                again = shlex.join([*(a for a in sys.argv if a != "--resume"), "--resume"])
-                print(f"\nstopped, state saved; go on with: python {again}", file=sys.stderr)
-                raise SystemExit(130) from None
-            rows.append(row)
-            if model is not None and seed == options.seeds[0]:
-                name = "" if arm == "default" else f" of {arm}"
-                print(f"\nsample{name}, seed {seed}:\n{generate.sample(model, data, s, seed, options.prompt or '')}")
-                paths += plan.picture(model, data, folder) if plan.picture else []
-    print(summary.table(plan, rows, s, data.corpus.family))
-    paths += summary.curves(plan, rows, [generate.run_folder(plan.experiment, r["arm"], r["seed"], r["config_hash"]) for r in rows])
+    try:
+        for arm in arms:
+            own = plan.own(arm, s)
+            if loaded != (own.corpus, own.block_size, own.batch_size):  # arms may differ in these too
+                data, loaded = _load_data(plan, own, device, options), (own.corpus, own.block_size, own.batch_size)
+            if plan.trains(arm):
+                memory.check(f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment, plan.arms[arm], own, data)
+            for seed in options.seeds:
+                number = f"[{len(found) + 1}/{runs}] " if runs > 1 else ""
+                row, model, folder = _run_one(plan, arm, seed, own, options, data, number)
+                found.append(Result.of(row, folder))
+                if model is not None and seed == options.seeds[0] and not plan.board:
+                    name = "" if arm == "default" else f" of {arm}"
+                    print(f"\nsample{name}, seed {seed}:\n{generate.sample(model, data, own, seed, options.prompt or '')}")
+                    paths += plan.picture(model, data, folder) if plan.picture else []
+    except (Stopped, KeyboardInterrupt):  # in a step, or between two runs
+        again = shlex.join([*(a for a in sys.argv if a != "--resume"), "--resume"])
+        print(f"\nstopped, state saved; go on with: python {again}", file=sys.stderr)
+        raise SystemExit(130) from None
+    print(summary.table(plan, [r.row for r in found], s, data.corpus.family))
+    if plan.board:
+        paths += plan.board(found, generate.board_folder(plan, s, data.corpus.family))
+    else:
+        paths += summary.curves(plan, found)
     for path in paths:
         print(f"picture     {path}")
     print(f"checkpoint  {folder}")
-    print(f"results     {results.results_path() if options.log else 'not logged (--no-log)'}")
+    print(f"results     {results.results_path() if options.log else 'not logged'}")
 
 
 def _run_one(
@@ -164,11 +183,15 @@ def _run_one(
         "experiment": plan.experiment, "arm": arm, "seed": seed, "settings": dataclasses.asdict(s), "tokenizer": data.tokenizer.state(),
         "corpus": data.corpus.name, "config_hash": config, "code_hash": lesson.code_hash(plan.script),
     }  # fmt: skip
+    folder = generate.run_folder(plan.experiment, arm, seed, config)
+    if plan.board and options.resume and options.log and (folder / checkpoint.NAME).exists():
+        row = results.logged(state)  # of many cells, those that are finished cost nothing
+        if row:
+            return row, None, folder
     if s.init_from:
         start = _initial(s, seed)
         checkpoint.restore_model(checkpoint.load(start), model)
         print(f"starts from {start.parent}")
-    folder = generate.run_folder(plan.experiment, arm, seed, config)
     name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
     journal = Journal(folder, data, s.steps, state, options.resume, f"{number}{name} seed {seed}", plan.probe)
     with journal.held():
@@ -183,7 +206,7 @@ def _run_one(
     if journal.stop:
         raise Stopped
     row = _row(plan, arm, seed, s, data, reading.names, model, journal, scores)
-    if options.log and not (options.resume and results.is_logged(row)):
+    if options.log and not (options.resume and results.logged(row)):
         results.append(row)
     return row, model if scores else None, folder
 
@@ -228,39 +251,3 @@ def _generate(plan: Plan, arms: list[str], s: Settings, options: Options, device
         for seed in options.seeds:
             folder = generate.find_run(plan, arm, seed, s)
             print(f"{folder}:\n{generate.load_run(folder, device).sample(options.prompt or '', seed=int(time.time()))}")
-
-
-def _overfit(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
-    """Train on one batch of four windows and compare with the best that any table of letter pairs could do on that batch."""
-    data = _load_data(plan, dataclasses.replace(s, batch_size=4), device, options)
-    x, y = data.batch(0)
-    floor = pair_entropy(x if x.ndim == y.ndim else x[:, -1], y)
-    for arm in arms:
-        if not plan.trains(arm):
-            raise UserError(f"{plan.experiment} counts; it has nothing to overfit, so --check has nothing to check")
-        best = math.inf
-        for rate in (1e-2, 1e-3):  # some learn at the smaller one only
-            best = min(best, _learn_one_batch(plan, arm, s, data, rate))
-            learned = best <= floor + 0.05
-            if learned:
-                break
-        verdict = "ok" if learned else "FAILED"
-        print(f"{arm}: one batch learned to {best:.3f} nats, the best table of pairs has {floor:.3f}: {verdict}")
-        if not learned:
-            raise SystemExit(1)
-
-
-def _learn_one_batch(plan: Plan, arm: str, s: Settings, data: Data, rate: float) -> float:
-    """The lowest loss on the first batch within 1000 steps at this learning rate."""
-    torch.manual_seed(1)
-    model = plan.arms[arm](s, data.tokenizer.vocab_size).to(data.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
-    x, y = data.batch(0)
-    best = math.inf
-    for _ in range(1000):
-        loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
-        best = min(best, loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return best

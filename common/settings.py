@@ -7,11 +7,16 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from common.errors import UserError, nearest
 
+FIRST = ("corpus", "steps", "batch_size", "block_size", "lr", "n_embd", "n_head", "n_layer", "dtype")  # there from the beginning
+RECIPE = ("warm_up", "cosine", "min_lr", "beta2", "weight_decay", "decay_matrices", "clip")  # how common.train goes about it
 ARCHITECTURE = ("n_layer", "n_head", "n_embd", "block_size", "dropout")  # what a model may or may not read; the rest concerns every run
 
 
@@ -37,6 +42,20 @@ class Settings:
     """Blocks, one after the other."""
     dropout: float = 0.0
     """Share of the activations that is set to zero in training."""
+    warm_up: int = 0
+    """Steps over which the learning rate rises to --lr (this and the next six: taught in stage 09)."""
+    cosine: bool = False
+    """After the warm-up, let the learning rate fall along a cosine to --min-lr."""
+    min_lr: float = 0.0
+    """Learning rate at the end, with --cosine."""
+    beta2: float = 0.999
+    """How long AdamW remembers squared gradients."""
+    weight_decay: float = 0.01
+    """Decay of the weights per step, times the learning rate."""
+    decay_matrices: bool = False
+    """Let only matrices decay, not biases and the scales of norms."""
+    clip: float = 0.0
+    """Longest gradient (norm over all parameters) that is not shortened; 0: none is."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic; bfloat16 is mixed precision with float32 weights."""
     init_from: str | None = None
@@ -57,12 +76,17 @@ class NamesSettings(Settings):
 
 @dataclass(frozen=True)
 class Options:
-    """How to run; none of these changes what a seed gives."""
+    """How to run; what changes the outcome of a seed is in the settings, and these two choose settings: --preset, --quick."""
+
+    preset: str | None = None
+    """Settings that belong together, where a script has such; other flags still change single ones."""
+    quick: bool = False
+    """A smaller form of the script in less than two minutes; nothing is logged."""
 
     seeds: tuple[int, ...] = (1,)
     """One run per seed."""
-    arms: tuple[str, ...] = ()
-    """Which alternatives to train (none named: all)."""
+    arms: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--sizes"])] = ()
+    """Which alternatives to train (none named: all but those that need a GPU)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     resume: bool = False
@@ -77,18 +101,47 @@ class Options:
     """Append the result to logs/results_All.csv, which --no-log leaves out."""
 
 
-def parse(defaults: Settings, description: str, arguments: list[str] | None = None) -> tuple[Settings, Options]:
-    """Settings and options from the command line. Raises UserError, one line, for what cannot be parsed or cannot be meant."""
+class Arm:
+    """One alternative of a script: a model, and the settings in which it differs from the other alternatives.
+
+    on_demand: it is too large for two cores, and only trained where --arms names it.
+    """
+
+    def __init__(self, model: Callable, on_demand: bool = False, **settings):
+        self.model, self.on_demand, self.settings = model, on_demand, settings
+
+    def __call__(self, s: Settings, vocab_size: int):
+        return self.model(s, vocab_size)
+
+
+def parse(
+    defaults: Settings, description: str, arguments: list[str] | None = None, presets: dict | None = None, quick: dict | None = None
+) -> tuple[Settings, Options]:
+    """Settings and options from the command line. Raises UserError, one line, for what cannot be parsed or cannot be meant.
+
+    presets: {name: {setting: value}}, what --preset chooses from. quick: {setting: value} that --quick sets.
+    """
+    s, options = _parse_once(defaults, description, arguments)
+    if options.preset is not None and options.preset not in (presets or {}):
+        known = f"it has {', '.join(presets)}" if presets else "this script has none"
+        raise UserError(f"--preset {options.preset!r} is not known{nearest(options.preset, presets or {})}; {known}")
+    changed = (presets[options.preset] if options.preset else {}) | (quick or {} if options.quick else {})
+    if changed:
+        s, options = _parse_once(dataclasses.replace(defaults, **changed), description, arguments)
+    if options.quick:
+        options = dataclasses.replace(options, log=False)
+    _validate(s, options)
+    return s, options
+
+
+def _parse_once(defaults: Settings, description: str, arguments: list[str] | None) -> tuple[Settings, Options]:
     parser = dataclasses.make_dataclass("Command", [("settings", type(defaults), defaults), ("run", Options, Options())])
     command = parse_as(parser, arguments, description)
-    _validate(command.settings, command.run)
     return command.settings, command.run
 
 
 def parse_as(parser: type, arguments: list[str] | None, description: str | None = None):
     """An instance of a dataclass from the command line. Raises UserError, one line, for what cannot be parsed."""
-    import tyro
-
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
@@ -119,6 +172,17 @@ def _validate(s: Settings, options: Options) -> None:
         raise UserError(f"--lr {s.lr} makes no sense; it must be above 0")
     if not 0 <= s.dropout < 1:
         raise UserError(f"--dropout {s.dropout} makes no sense; it must be at least 0 and below 1")
+    if s.warm_up < 0:
+        raise UserError(f"--warm-up {s.warm_up} makes no sense; it must be at least 0")
+    if s.min_lr and not s.cosine:
+        raise UserError(f"--min-lr {s.min_lr} does nothing without --cosine; add it, or leave --min-lr out")
+    if not 0 <= s.min_lr <= s.lr:
+        raise UserError(f"--min-lr {s.min_lr} makes no sense; it must be at least 0 and at most --lr {s.lr}")
+    if not 0 < s.beta2 < 1:
+        raise UserError(f"--beta2 {s.beta2} makes no sense; it must be above 0 and below 1")
+    for name in ("weight_decay", "clip"):
+        if not 0 <= getattr(s, name) < float("inf"):
+            raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 0")
     if not options.seeds:
         raise UserError("--seeds names no seed; give one or more, for example --seeds 1 2 3")
     for seed in options.seeds:
@@ -154,9 +218,11 @@ class Reading:
 def config_hash(s: Settings, reads: set[str], corpus: str | None = None) -> str:
     """12 hex digits that stand for the settings that mattered: the general ones and those the model reads.
 
-    A setting that is off (None, False, 0) is left out: adding a new one to the course leaves the rows of old runs valid.
+    A setting that came later is left out at its default: adding a new one to the course leaves the rows of old runs valid.
     `corpus` overrides the name, where a run went on with another corpus than it was asked for.
     """
     values = dataclasses.asdict(s) | ({"corpus": corpus} if corpus else {})
-    kept = {k: v for k, v in values.items() if v and (k not in ARCHITECTURE or k in reads or k == "block_size")}
+    plain = {f.name: f.default for f in dataclasses.fields(s) if f.name not in FIRST}
+    kept = {k: v for k, v in values.items() if k in FIRST or v != plain[k]}
+    kept = {k: v for k, v in kept.items() if k not in ARCHITECTURE or k in reads or k == "block_size"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]

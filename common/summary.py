@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import checkpoint, lesson, results
@@ -10,6 +11,21 @@ from common.lesson import Plan, course_plan, refer
 from common.settings import Settings, flags
 
 COLUMNS = f"{'':<36}{'test bpc':>10}{'accuracy':>10}{'test loss':>11}{'seconds':>9}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run: its row, the points of its learning curve, and what was probed at each: (step, {name: [value per layer]})."""
+
+    row: dict
+    curve: list
+    probes: list
+
+    @classmethod
+    def of(cls, row: dict, folder: Path) -> "Result":
+        path = folder / checkpoint.NAME
+        probes = checkpoint.load(path).state["probes"] if path.exists() else []
+        return cls(row, read_curve(folder), probes)
 
 
 def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
@@ -24,7 +40,7 @@ def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
     known = {label: _measured(refer(r).experiment, refer(r).arm, refer(r).settings(), family) for label, r in lesson.BASELINES.items()}
     floors = [f"{label} {sum(r['test_bpc'] for r in found) / len(found):.3f}" for label, found in known.items() if found]
     if floors:
-        lines.append(f"counting, bits per character: {' · '.join(floors)}")
+        lines.append(f"beside it, bits per character: {' · '.join(floors)}")
     return "\n".join(lines)
 
 
@@ -73,14 +89,13 @@ def read_curve(folder: Path) -> list[tuple[int, float, float, float]]:
     return [(step, math.nan if train is None else train, loss, bpc) for step, train, loss, bpc in curve]
 
 
-def curves(plan: Plan, rows: list[dict], folders: list[Path]) -> list[Path]:
+def curves(plan: Plan, runs: list[Result]) -> list[Path]:
     """Draw the learning curves of these runs beside one another, if they have any. Returns what was written."""
-    found = [(row["arm"], row["seed"], read_curve(folder)) for row, folder in zip(rows, folders, strict=True)]
-    found = [entry for entry in found if entry[2]]
+    found = [(r.row["arm"], r.row["seed"], r.curve) for r in runs if r.curve]
     if not found:
         return []
     from common import plots
 
-    path = lesson.logs_folder() / "runs" / plan.experiment / f"curves-{rows[0]['config_hash']}.png"
+    path = lesson.logs_folder() / "runs" / plan.experiment / f"curves-{runs[0].row['config_hash']}.png"
     plots.run_curves(plan.experiment, found, path)
     return [path]

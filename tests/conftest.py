@@ -1,6 +1,7 @@
 """What the tests share. They never write to the tracked results, and need no network: the corpora are built in or made here."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,12 @@ def text_file(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("".join(f"line {n} says {n * n % 97} times over, and {'again ' * (n % 4)}\n" for n in range(400)), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def tracked(own_logs):
+    """A copy of the tracked results and plots."""
+    own_logs.mkdir()
+    shutil.copyfile(ROOT / "logs/results_All.csv", own_logs / "results_All.csv")
+    shutil.copytree(ROOT / "logs/plots", own_logs / "plots")
+    return own_logs

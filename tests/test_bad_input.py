@@ -6,7 +6,7 @@ import pytest
 
 from common import results
 
-BIGRAM, HEADS = "02_attention/bigram", "02_attention/multi_head"
+BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_residual_norm/dropout"
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,21 @@ BIGRAM, HEADS = "02_attention/bigram", "02_attention/multi_head"
         ("01_bigram/ngram", "--device cuda", "counting is done on the CPU"),
         (BIGRAM, "--corpus names", "is a list of names"),
         ("01_bigram/names_bigram", "--corpus name", "did you mean 'names'"),
+        ("04_stacking/stack", "--n-layer 0", "--n-layer 0 makes no sense; it must be at least 1"),
+        (DROPOUT, "--dropout 1", "--dropout 1.0 makes no sense; it must be at least 0 and below 1"),
+        (DROPOUT, "--dropout -0.1", "--dropout -0.1 makes no sense"),
+        (DROPOUT, "--dropout nan", "--dropout nan makes no sense"),
+        ("05_residual_norm/pre_ln", "--dropout 0.1", "--dropout does nothing in 05_residual_norm/pre_ln"),
+        ("05_residual_norm/depth_map", "--n-layer 3", "each of its arms has its own; choose with --arms"),
+        ("06_transformer/gpt", "--preset yardstik", "did you mean 'yardstick'"),
+        (BIGRAM, "--preset yardstick", "this script has none"),
+        (BIGRAM, "--warm-up -1", "--warm-up -1 makes no sense"),
+        (BIGRAM, "--min-lr 1e-4", "--min-lr 0.0001 does nothing without --cosine"),
+        (BIGRAM, "--cosine --min-lr 1", "at most --lr"),
+        (BIGRAM, "--beta2 1", "--beta2 1.0 makes no sense"),
+        (BIGRAM, "--clip -1", "--clip -1.0 makes no sense"),
+        ("01_bigram/by_hand", "--clip 1", "--clip does nothing in 01_bigram/by_hand"),
+        ("06_transformer/sizes", "--sizes giant", "arm 'giant' is not known"),
     ],
 )
 def test_one_line_and_exit_code_2(experiment, flags, said, script, own_logs):
@@ -50,6 +65,14 @@ def test_one_line_and_exit_code_2(experiment, flags, said, script, own_logs):
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert said in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
     assert not results.results_path().exists() and not list(own_logs.glob("runs/**/checkpoint*"))
+
+
+@pytest.mark.parametrize("flags", ["--n-embd 400000", "--n-layer 2 --batch-size 9000000", "--n-embd 8192 --n-layer 200"])
+def test_what_does_not_fit_in_memory_is_told_before_it_starts(flags, script, own_logs):
+    done = script("06_transformer/fast_gpt", f"--corpus pydoc {flags}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, (done.returncode, done.stderr)
+    assert "would need about" in done.stderr and "are free; use a smaller" in done.stderr
+    assert not results.results_path().exists() and not (own_logs / "runs").exists()
 
 
 def test_cuda_where_there_is_none(script):

@@ -12,7 +12,12 @@ from common.data import text_data
 from common.journal import Journal
 from common.settings import Settings
 
-ARMS = [(e, arm) for e in lesson.COURSE for arm in lesson.course_plan(e).arms]
+# of the cells of a map: each wiring at two blocks; of many sizes, the smallest
+SOME = {
+    "05_residual_norm/depth_map": ["plain-2", "residual-2", "post-LN-2", "pre-LN-2", "pre-LN-warm-up-8"],
+    "06_transformer/sizes": ["pico"],
+}
+ARMS = [(e, arm) for e in lesson.COURSE for arm in SOME.get(e, lesson.course_plan(e).arms)]
 TRAINED = [(e, arm) for e, arm in ARMS if lesson.course_plan(e).trains(arm)]
 TEXT = [(e, arm) for e, arm in TRAINED if "/names_" not in e]
 V = 65
@@ -22,7 +27,7 @@ def build(experiment: str, arm: str, seed: int = 1):
     """The model of an arm at its default settings, and those settings."""
     plan = lesson.course_plan(experiment)
     torch.manual_seed(seed)
-    return plan.arms[arm](plan.defaults, V), plan.defaults
+    return plan.arms[arm](plan.own(arm, plan.defaults), V), plan.own(arm, plan.defaults)
 
 
 def batch(experiment: str, s: Settings, rows: int):
@@ -36,7 +41,8 @@ def batch(experiment: str, s: Settings, rows: int):
 def test_untrained_loss_is_near_that_of_a_uniform_guess(experiment, arm):
     model, s = build(experiment, arm)
     x, y = batch(experiment, s, 64)
-    assert abs(F.cross_entropy(model(x).flatten(0, -2), y.flatten()).item() - math.log(V)) < 0.6
+    near = 0.6 if experiment < "06" else 0.05  # from the complete GPT on, weights start small
+    assert abs(F.cross_entropy(model(x).flatten(0, -2), y.flatten()).item() - math.log(V)) < near
 
 
 @pytest.mark.parametrize(("experiment", "arm"), TRAINED)

@@ -14,15 +14,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def tracked(own_logs):
-    """A copy of the tracked results and plots."""
-    own_logs.mkdir()
-    shutil.copyfile(ROOT / "logs/results_All.csv", own_logs / "results_All.csv")
-    shutil.copytree(ROOT / "logs/plots", own_logs / "plots")
-    return own_logs
-
-
-@pytest.fixture
 def page(tmp_path):
     path = tmp_path / "README.md"
     path.write_text(README, encoding="utf-8")

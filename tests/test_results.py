@@ -11,7 +11,7 @@ from scipy import stats
 from common import lesson, results
 from common.errors import UserError
 from common.lesson import refer
-from common.results import COLUMNS, Interval, append, course_rows, interval, is_logged, paired, read
+from common.results import COLUMNS, Interval, append, course_rows, interval, logged, paired, read
 
 
 def row(**values) -> dict:
@@ -116,11 +116,11 @@ def test_the_course_uses_the_first_current_row_of_each_seed(own_logs):
 
 
 def test_a_run_is_known_by_seed_settings_code_and_protocol(own_logs):
-    assert not is_logged(row())
+    assert not logged(row())
     append(row())
-    assert is_logged(row(test_loss=99.0, timestamp="later"))
+    assert logged(row(test_loss=99.0, timestamp="later"))
     for change in ({"seed": 2}, {"config_hash": "e"}, {"code_hash": "e"}, {"protocol": 2}, {"arm": "other"}):
-        assert not is_logged(row(**change))
+        assert not logged(row(**change))
 
 
 def test_settings_a_model_does_not_read_do_not_count():

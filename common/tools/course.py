@@ -36,7 +36,7 @@ class Run:
     seeds: tuple[int, ...] | None = None
     """One run of each line of the course per seed (none named: the seeds that a script's header gives, 1 2 3 if it gives none)."""
     quick: bool = False
-    """One seed, a tenth of the steps, nothing logged: shows in a minute or two that everything works."""
+    """One seed of the smaller form of each script, nothing logged: shows that everything works."""
     again: bool = False
     """Also what has a row already (its learning curve was lost, say)."""
 
@@ -72,9 +72,9 @@ def missing(jobs: list[Job]) -> list[Job]:
     return [(r, seed) for r, seed in jobs if seed not in done[r]]
 
 
-def expected_seconds(job: Job, measured: dict[str, float]) -> float:
+def expected_seconds(job: Job, measured: dict[str, float], quick: bool) -> float:
     """A guess from an earlier run of the same script: training time plus start and evaluation."""
-    return measured.get(job[0].experiment, 10.0) + 4.0
+    return measured.get(job[0].experiment, 10.0) * (0.1 if quick else 1.0) + 4.0
 
 
 def clock(seconds: float) -> str:
@@ -90,17 +90,33 @@ def resumable(reference: Reference, seed: int) -> bool:
         return False
 
 
-def run_job(job: Job, quick: bool) -> int:
-    """Run one script as a user would, with one arm and one seed; an interrupted run goes on from its checkpoint."""
-    reference, seed = job
+def tasks(jobs: list[Job]) -> list[list[Job]]:
+    """Jobs that are run by one command: each alone, but those of a script that draws one picture of all its arms together."""
+    together: dict = {}
+    for reference, seed in jobs:
+        board = course_plan(reference.experiment).board
+        together.setdefault(reference.experiment if board else (reference, seed), []).append((reference, seed))
+    return list(together.values())
+
+
+def command_line(task: list[Job], quick: bool, again: bool = False) -> list[str]:
+    """The command of a task, as a user would give it; an interrupted run goes on from its checkpoint."""
+    reference, seed = task[0]
     plan = course_plan(reference.experiment)
     flags = shlex.split(reference.flags)
     if quick:
-        flags += ["--steps", str(max(1, plan.settings(reference.flags).steps // 10))] if plan.trains(reference.arm) else []
-        flags.append("--no-log")
-    if not quick and resumable(reference, seed):
+        flags.append("--quick")
+    elif plan.board:  # all its arms: those that are finished cost nothing
+        flags += [] if again else ["--resume"]
+    elif resumable(reference, seed):
         flags.append("--resume")
-    arguments = [sys.executable, str(plan.script), "--seeds", str(seed), "--arms", reference.arm, *flags]
+    arms = [] if plan.board else ["--arms", reference.arm]
+    seeds = dict.fromkeys(str(seed) for _, seed in task)
+    return [sys.executable, str(plan.script), "--seeds", *seeds, *arms, *flags]
+
+
+def run_task(arguments: list[str]) -> int:
+    """Run one script; its exit code. What it prints is shown if it fails."""
     previous = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the script too, which saves its state: wait for it
     try:
         done = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8")
@@ -123,17 +139,20 @@ def run(arguments: Run) -> None:
     rows = results.read()
     measured = rows.groupby("experiment").train_seconds.mean().to_dict() if len(rows) else {}
     print(f"{len(jobs)} runs to do, {len(wanted) - len(jobs)} of {len(wanted)} are done already")
-    for number, job in enumerate(jobs):
-        left = sum(expected_seconds(other, measured) for other in jobs[number:])
-        print(f"[{number + 1}/{len(jobs)}] {job[0]} seed {job[1]}   (about {clock(left)} left)", flush=True)
+    waiting = tasks(jobs)
+    for number, task in enumerate(waiting):
+        (reference, seed), count = task[0], len(task)
+        left = sum(expected_seconds(job, measured, arguments.quick) for other in waiting[number:] for job in other)
+        what = f"{reference} seed {seed}" if count == 1 else f"{reference.experiment}, {count} runs"
+        print(f"[{number + 1}/{len(waiting)}] {what}   (about {clock(left)} left)", flush=True)
         start = time.perf_counter()
-        code = run_job(job, arguments.quick)
+        code = run_task(command_line(task, arguments.quick, arguments.again))
         if code == 130:
-            print(f"stopped after {number} of {len(jobs)} runs; the same command goes on from there")
+            print(f"stopped after {number} of {len(waiting)} commands; the same command goes on from there")
             raise SystemExit(130)
         if code:
-            raise UserError(f"{job[0]} seed {job[1]} ended with exit code {code}; mend that and run the same command again")
-        measured[job[0].experiment] = max(0.0, time.perf_counter() - start - 4.0)
+            raise UserError(f"{what} ended with exit code {code}; mend that and run the same command again")
+        measured[reference.experiment] = max(0.0, (time.perf_counter() - start) / count - 4.0)
     print("done; python -m common.report brings README and plots up to date" if not arguments.quick else "everything runs")
 
 

@@ -1,0 +1,64 @@
+"""How much memory a run will take, asked before it starts; and memory that is freed and asked for again at every step."""
+
+import contextlib
+import ctypes
+from collections.abc import Callable
+
+import psutil
+import torch
+from torch.nn import functional as F
+
+from common.data import Data
+from common.errors import UserError
+from common.settings import Settings
+
+
+def needed(build: Callable, s: Settings, vocab_size: int, x: torch.Tensor, y: torch.Tensor) -> tuple[int, int]:
+    """Bytes for parameters, gradients and AdamW's two moments; and bytes that a forward pass of one batch keeps for the way back.
+
+    x, y: one window and its target, (1, T) and (1, T) or (1,). Nothing is computed: tensors on the `meta` device have shapes only.
+    """
+    kept: dict[int, torch.Tensor] = {}
+    with torch.device("meta"):
+        model = build(s, vocab_size)
+        x, y = (torch.empty(s.batch_size, *z.shape[1:], dtype=z.dtype) for z in (x, y))
+        own = {p.untyped_storage()._cdata for p in model.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(lambda z: kept.setdefault(z.untyped_storage()._cdata, z), lambda z: z):
+            F.cross_entropy(model(x).flatten(0, -2), y.flatten())
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    return 4 * weights, sum(z.untyped_storage().nbytes() for key, z in kept.items() if key not in own)
+
+
+def available(device: str) -> int | None:
+    """Free bytes on a device; None where that cannot be asked."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available if device == "cpu" else None
+
+
+def check(name: str, build: Callable, s: Settings, data: Data) -> None:
+    """Raise UserError, with the estimate, when a run cannot fit."""
+    free = available(data.device)
+    if free is None:
+        return
+    weights, activations = needed(build, s, data.tokenizer.vocab_size, *data.train.at(torch.zeros(1, dtype=torch.long)))
+    if weights + activations > free:
+        raise UserError(
+            f"{name} would need about {_size(weights + activations)} of memory ({_size(weights)} for weights, gradients and moments, "
+            f"{_size(activations)} for one batch on its way), and {_size(free)} are free; use a smaller --n-embd, --n-layer or --batch-size"
+        )
+
+
+def keep_freed() -> None:
+    """Let the C library of Linux keep what a step frees for the next step, instead of handing it back and asking the system for it anew.
+
+    A step of a small model frees and asks for tens of megabytes; the system clears each page again. Elsewhere this does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+        mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

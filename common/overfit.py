@@ -1,0 +1,51 @@
+"""`--check`: a model that cannot learn one batch by heart has a fault."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+from common.data import Data
+from common.errors import UserError
+from common.lesson import Plan
+from common.metrics import pair_entropy
+from common.settings import Settings
+
+
+def overfit(plan: Plan, arms: list[str], s: Settings, load: Callable[[Settings], Data]) -> None:
+    """Train on one batch of four windows and compare with the best that any table of letter pairs could do on that batch."""
+    for arm in arms:
+        if not plan.trains(arm):
+            raise UserError(f"{plan.experiment} counts; it has nothing to overfit, so --check has nothing to check")
+        own = dataclasses.replace(plan.own(arm, s), batch_size=4)
+        data = load(own)
+        x, y = data.batch(0)
+        floor = pair_entropy(x if x.ndim == y.ndim else x[:, -1], y)
+        best = math.inf
+        for rate in (1e-2, 1e-3):  # some learn at the smaller one only
+            best = min(best, learn_one_batch(plan, arm, own, data, rate))
+            learned = best <= floor + 0.05
+            if learned:
+                break
+        verdict = "ok" if learned else "FAILED"
+        print(f"{arm}: one batch learned to {best:.3f} nats, the best table of pairs has {floor:.3f}: {verdict}")
+        if not learned:
+            raise SystemExit(1)
+
+
+def learn_one_batch(plan: Plan, arm: str, s: Settings, data: Data, rate: float) -> float:
+    """The lowest loss on the first batch within 1000 steps at this learning rate."""
+    torch.manual_seed(1)
+    model = plan.arms[arm](s, data.tokenizer.vocab_size).to(data.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    x, y = data.batch(0)
+    best = math.inf
+    for _ in range(1000):
+        loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
+        best = min(best, loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return best
