@@ -131,5 +131,5 @@ SIZES = {  # layers, width; every head has 16 numbers
 if __name__ == "__main__":
     arms = {name: Arm(Model, n_layer=n_layer, n_embd=n_embd, n_head=n_embd // 16, on_demand=name == "huge")
             for name, (n_layer, n_embd) in SIZES.items()}
-    settings = Settings(corpus="stdlib", batch_size=64, steps=960, lr=2e-3, warm_up=100)
+    settings = Settings(corpus="stdlib", batch_size=64, steps=750, lr=2e-3, warm_up=100)
     run(arms, settings, board=board, quick={"steps": 100, "arms": SMALL[:5]})
