@@ -94,7 +94,8 @@ class Model(nn.Module):
 def probe(model, x, y):
     """Gradient norm of the first block's weights, at one batch."""
     F.cross_entropy(model(x).flatten(0, -2), y.flatten()).backward()
-    return {"gradient norm": [torch.stack([p.grad.norm() for p in model.blocks[0].parameters()]).norm().item()]}
+    norms = [p.grad.double().norm() for p in model.blocks[0].parameters()]  # double: the square of 1e-30 is still a number
+    return {"gradient norm": [torch.stack(norms).norm().item()]}
 
 
 def board(results, folder):
@@ -104,16 +105,16 @@ def board(results, folder):
     rows = [f"{wiring}{warm_up}" for wiring in WIRINGS for warm_up in ("", "-warm-up")]
     cells = [(row, depth, r) for row, depth, r in product(rows, DEPTHS, results) if r.row["arm"] == f"{row}-{depth}"]
     scores = [(row, str(depth), r.row["arm"], r.row["seed"], r.row["test_bpc"]) for row, depth, r in cells]
-    norms = [(row, depth, r.probes[at][1]["gradient norm"][0], when) for row, depth, r in cells if r.probes and "warm-up" not in row
+    norms = [(row, depth, r.probes[at][1]["gradient norm"][0], when, r.row["arm"], r.row["seed"], r.row["test_bpc"])
+             for row, depth, r in cells if not r.row["diverged"] and "warm-up" not in row
              for at, when in ((0, "before the first step"), (-1, "after the last"))]
-    return [
-        boards.heat_map(scores, ("blocks", "test, bits per character"), "Which wiring trains, how deep?", folder / "map"),
-        boards.points(norms, ("blocks", "gradient norm, first block"), "How much gradient reaches the first block?", folder / "gradient"),
-    ]
+    paths = [boards.heat_map(scores, ("blocks", "test, bits per character"), "Which wiring trains, how deep?", folder / "map")]
+    labels, title = ("blocks", "gradient norm of the first block"), "How much gradient reaches the first block?"
+    return paths + ([boards.points(norms, labels, title, folder / "gradient")] if norms else [])
 
 
 if __name__ == "__main__":
     cells = {f"{wiring}{'-warm-up' if warm_up else ''}-{depth}": Arm(partial(Model, wiring=wiring), n_layer=depth, warm_up=warm_up)
              for wiring, warm_up, depth in product(WIRINGS, (0, WARM_UP), DEPTHS)}
-    small = {"steps": 100, "arms": [name for name in cells if name.endswith(("-1", "-4", "-16"))]}
+    small = {"steps": 200, "arms": [name for name in cells if name.endswith(("-1", "-4", "-16"))]}
     run(cells, Settings(steps=400, n_embd=32, block_size=32), probe=probe, board=board, quick=small)

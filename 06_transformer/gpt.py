@@ -3,7 +3,7 @@
 Previous : 05_residual_norm/pre_ln.py
 Changes  : MultiHeadAttention, FeedForward, Block, Model
 Idea     : weights that start small, so that the first guess is an even one and no block shouts; the token embedding, read
-           backwards, is the head; no biases
+           backwards, is the head; no biases. (Dropout is back, in three places, and off by default: --dropout 0.1)
 Teaches  : nn.init
 Source   : Radford et al. 2019 (GPT-2: small weights, smaller still where a block writes to the stream); Press and Wolf 2017,
            arXiv:1608.05859 (one table for embedding and head); Chowdhery et al. 2022, arXiv:2204.02311 (no biases)
@@ -29,7 +29,7 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(s.n_embd, s.n_embd, bias=False)           # what do I have to offer?
         self.value = nn.Linear(s.n_embd, s.n_embd, bias=False)         # what do I give to whoever takes the offer?
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)    # what the heads found, mixed
-        self.dropout = nn.Dropout(s.dropout)
+        self.dropout = nn.Dropout(s.dropout)                           # of weights: in training, some looks are not taken
         self.register_buffer("mask", torch.full((s.block_size, s.block_size), -torch.inf).triu(1), persistent=False)
 
     def forward(self, x):

@@ -108,6 +108,11 @@ class Data:
     device: str = "cpu"
     names: frozenset[str] = frozenset()  # the training list, where the corpus is one
 
+    @property
+    def predicted(self) -> int:
+        """Tokens that a window predicts."""
+        return self.train.at(torch.zeros(1, dtype=torch.long))[1].numel()
+
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of a step depends on seed and step alone, so a resumed run goes on with the batches it would have had."""
         choices = np.random.default_rng((self.seed, step)).integers(self.train.choices, size=self.batch_size)

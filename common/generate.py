@@ -1,5 +1,6 @@
 """Sampling text from a model, and `python -m common.generate RUN`."""
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,9 +128,11 @@ def run_folder(experiment: str, arm: str, seed: int, config: str) -> Path:
     return lesson.logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
 
 
-def board_folder(plan: lesson.Plan, s: Settings, corpus: str | None = None) -> Path:
-    """Where the picture of all arms together is kept."""
-    return run_folder(plan.experiment, "board", 0, plan.board_config(s, corpus)).parent / f"board-{plan.board_config(s, corpus)}"
+def board_folder(plan: lesson.Plan, s: Settings, corpus: str, arms: list[str], seeds) -> Path:
+    """Where the pictures of these arms and seeds together are kept: one folder for each choice, setting and state of the code."""
+    runs = [f"{plan.config(arm, s, corpus)}:{arm}:{seed}" for arm in arms for seed in sorted(seeds)]
+    digest = hashlib.sha256(" ".join([lesson.code_hash(plan.script), *runs]).encode()).hexdigest()[:12]
+    return lesson.logs_folder() / "runs" / plan.experiment / f"board-{digest}"
 
 
 def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
@@ -138,9 +141,10 @@ def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
     trained = {folder: type(plan.defaults)(**checkpoint.load(folder / checkpoint.NAME).state["settings"]) for folder in folders}
     found = [folder for folder, settings in trained.items() if settings == plan.own(arm, s)]
     if not found:
-        others = sorted({flags(plan.defaults, settings) or "the default settings" for settings in trained.values()})
+        others = sorted({flags(plan.own(arm, plan.defaults), settings) or "the default settings" for settings in trained.values()})
         there = f"; there are runs with {' and with '.join(others)}" if others else ""
-        command = f"python {plan.experiment}.py --seeds {seed} {flags(plan.defaults, s)}".strip()
+        choice = f" --arms {arm}" if len(plan.arms) > 1 else ""
+        command = f"python {plan.experiment}.py --seeds {seed}{choice} {flags(plan.defaults, s)}".strip()
         raise UserError(
             f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these settings{there}; train it first: {command}"
         )

@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.metrics import score
 
 PACE = {"mininterval": 0.1 if sys.stderr.isatty() else 10.0, "delay": 0.3}  # in a log file, one line in ten seconds
-EVALUATIONS = 15  # points of a learning curve; a checkpoint is saved at each
+EVALUATIONS = 15  # points of a learning curve at most; a checkpoint is saved at each
 VALIDATED = 65_536  # tokens of the validation text that such a point looks at; the result of a run is measured on the whole
 
 
@@ -43,8 +43,9 @@ class Journal:
         self.folder, self.data, self.total, self.label, self.probe = folder, data, steps, label, probe
         self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "probes": [], "loss_sum": 0.0, "loss_count": 0}
         self.resume, self.stop, self.looped, self.loss = resume, False, False, math.nan
-        self.every = max(1, math.ceil(steps / EVALUATIONS))
         self.validation = data.validation.head(VALIDATED) if len(data.validation) > VALIDATED else data.validation
+        points = steps * data.batch_size * data.predicted // len(self.validation)  # watching looks at no more tokens than training
+        self.every = max(1, math.ceil(steps / min(EVALUATIONS, max(3, points))))
 
     @property
     def path(self) -> Path:

@@ -1,7 +1,6 @@
 """What a stage script says of itself: its header, its code as a fingerprint, and what it would run."""
 
 import ast
-import hashlib
 import os
 import re
 import runpy
@@ -45,7 +44,6 @@ COURSE = (
     "05_residual_norm/depth_map",
     "06_transformer/gpt",
     "06_transformer/fast_gpt",
-    "06_transformer/sizes",
 )
 
 BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage
@@ -193,10 +191,6 @@ class Plan:
 
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
         return config_hash(self.own(arm, s), self.reads(arm, s), corpus)
-
-    def board_config(self, s: Settings, corpus: str | None = None) -> str:
-        """Stands for the settings of all arms together."""
-        return hashlib.sha256(" ".join(self.config(arm, s, corpus) for arm in self.course_arms).encode()).hexdigest()[:12]
 
 
 class Planned(BaseException):

@@ -64,6 +64,6 @@ def score(model: nn.Module, split, device: str = "cpu") -> Score:
 
 def pair_entropy(x: torch.Tensor, y: torch.Tensor) -> float:
     """Nats per token of the best table of pairs fitted to exactly these inputs and targets (both flat or of one shape)."""
-    pairs, counts = torch.stack([x.flatten(), y.flatten()]).unique(dim=1, return_counts=True)
+    pairs, counts = torch.stack([x.flatten(), y.flatten()]).cpu().unique(dim=1, return_counts=True)
     totals = torch.zeros(int(x.max()) + 1).index_add(0, pairs[0], counts.float())
     return float(-(counts * (counts / totals[pairs[0]]).log()).sum() / counts.sum())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+from common import memory
 from common.data import Data
 from common.errors import UserError
 from common.lesson import Plan
@@ -16,11 +17,13 @@ from common.settings import Settings
 
 def overfit(plan: Plan, arms: list[str], s: Settings, load: Callable[[Settings], Data]) -> None:
     """Train on one batch of four windows and compare with the best that any table of letter pairs could do on that batch."""
+    failed = []
     for arm in arms:
         if not plan.trains(arm):
             raise UserError(f"{plan.experiment} counts; it has nothing to overfit, so --check has nothing to check")
         own = dataclasses.replace(plan.own(arm, s), batch_size=4)
         data = load(own)
+        memory.check(plan.experiment, plan.arms[arm], own, data)
         x, y = data.batch(0)
         floor = pair_entropy(x if x.ndim == y.ndim else x[:, -1], y)
         best = math.inf
@@ -31,8 +34,9 @@ def overfit(plan: Plan, arms: list[str], s: Settings, load: Callable[[Settings],
                 break
         verdict = "ok" if learned else "FAILED"
         print(f"{arm}: one batch learned to {best:.3f} nats, the best table of pairs has {floor:.3f}: {verdict}")
-        if not learned:
-            raise SystemExit(1)
+        failed += [] if learned else [arm]
+    if failed:
+        raise SystemExit(1)
 
 
 def learn_one_batch(plan: Plan, arm: str, s: Settings, data: Data, rate: float) -> float:

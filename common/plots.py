@@ -135,8 +135,8 @@ def staircase(frame, path: Path, mark: str) -> None:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.8))
         axes.set_xlim(-0.6, len(stages) - 0.4)
-        for floor in floors.test_bpc:
-            axes.axhline(floor, color="#777777", lw=1, ls=(0, (4, 3)))
+        for label, floor in zip(floors.label, floors.test_bpc, strict=True):
+            axes.axhline(floor, color="#777777", lw=1.4 if label == "yardstick" else 1, ls=":" if label == "yardstick" else (0, (4, 3)))
         gap = 0.035 * (frame.test_bpc.max() - frame.test_bpc.min())
         _label_ends(axes, len(stages) - 0.4, [(y, label, "#555555") for y, label in zip(floors.test_bpc, floors.label, strict=True)], gap)
         folders = list(dict.fromkeys(label.split("/")[0] for label in stages.label))

@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from common import lesson, plots
+from common import checkpoint, lesson, plots
 from common.corpora import family_of
 from common.errors import UserError, command
 from common.lesson import COURSE, ROOT, Reference, course_plan, course_references, refer
@@ -97,8 +97,8 @@ def drawn_by(experiment: str) -> tuple[Path, str]:
 
     reference, plan = refer(experiment), course_plan(experiment)
     if plan.board:
-        family = family_of(plan.defaults.corpus)
-        return board_folder(plan, plan.defaults, family), f"{plan.board_config(plan.defaults, family)} {reference.code}"
+        folder = board_folder(plan, plan.defaults, family_of(plan.defaults.corpus), plan.course_arms, plan.lesson.seeds)
+        return folder, folder.name
     return run_folder(experiment, reference.arm, 1, reference.config()), f"{reference.config()} {reference.code}"
 
 
@@ -113,41 +113,54 @@ def picture_paths(experiment: str) -> list[tuple[Path, Path]]:
 def update_pictures() -> None:
     """Take over the pictures that scripts drew, marked with the code and settings that drew them."""
     for experiment in drawing():
+        folder, source = drawn_by(experiment)
+        path = folder / checkpoint.NAME
+        if path.exists() and checkpoint.load(path).state["code_hash"] != refer(experiment).code:
+            continue  # drawn by a version of the script that is no longer there
         for drawn, tracked in picture_paths(experiment):
             if drawn.exists():
                 shutil.copyfile(drawn, tracked)
-                data = drawn.read_text(encoding="utf-8")
-                plots.copy_marked(drawn.with_suffix(".png"), tracked.with_suffix(".png"), data, drawn_by(experiment)[1])
+                plots.copy_marked(drawn.with_suffix(".png"), tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), source)
 
 
 def stale_pictures(measured: Measured) -> list[str]:
     """What is wrong with the pictures that scripts drew."""
     found = []
     for experiment in drawing():
-        pairs = picture_paths(experiment)
+        pairs = [(drawn, tracked) for drawn, tracked in picture_paths(experiment) if tracked.exists()]
         if not pairs:
-            found.append(f"{experiment} has drawn no picture yet: python -m common.tools.course run {experiment}")
+            found.append(f"{experiment} has drawn no picture yet: python -m common.tools.course run {experiment} --again")
         for _, tracked in pairs:
-            data = tracked.read_text(encoding="utf-8") if tracked.exists() else ""
-            found += plots.mark_problem(tracked, data, drawn_by(experiment)[1])
-            found += board_problems(measured, experiment, tracked) if data and course_plan(experiment).board else []
+            found += plots.mark_problem(tracked, tracked.read_text(encoding="utf-8"), drawn_by(experiment)[1])
+        if course_plan(experiment).board:
+            found += board_problems(measured, experiment, [tracked for _, tracked in pairs])
     return found
 
 
-def board_problems(measured: Measured, experiment: str, path: Path) -> list[str]:
-    """One line if a cell of a picture of all runs is not that of its row: columns with the names of the results hold their values."""
+def board_problems(measured: Measured, experiment: str, paths: list[Path]) -> list[str]:
+    """One line for each table of a picture of all runs that says other than the rows, or if together they lack a run of the course.
+
+    A line of such a table has the run's arm and seed, and its columns with the names of the results hold the values of the run's row.
+    """
     import pandas as pd
 
-    drawn = pd.read_csv(path, dtype={"arm": str})
-    columns = [c for c in drawn.columns if c in COLUMNS and c not in ("arm", "seed", "diverged")]
-    for cell in drawn.itertuples():
-        rows = measured.rows(Reference(experiment, cell.arm))
-        row = rows[rows.seed == cell.seed].iloc[0]
-        for column in columns:
-            a, b = getattr(cell, column), row[column]
-            if a != b and not (pd.isna(a) and pd.isna(b)):
-                return [f"{path.name}: {column} of {cell.arm}, seed {cell.seed} is {a}, its row has {b}"]
-    return []
+    plan, found, seen = course_plan(experiment), [], set()
+    rows = {(arm, row.seed): row for arm in plan.course_arms for row in measured.rows(Reference(experiment, arm)).itertuples()}
+    for path in paths:
+        drawn = pd.read_csv(path, dtype={"arm": str})
+        columns = [c for c in drawn.columns if c in COLUMNS and c not in ("arm", "seed")]
+        for cell in drawn.itertuples():
+            run = (cell.arm, cell.seed)
+            seen.add(run)
+            same = run in rows and all(_equal(getattr(cell, column), getattr(rows[run], column)) for column in columns)
+            if not same:
+                found.append(f"{path.name}: what it says of {cell.arm}, seed {cell.seed} is not what the results say")
+                break
+    return found + [f"the pictures of {experiment} lack {arm}, seed {seed}" for arm, seed in rows if (arm, seed) not in seen][:1]
+
+
+def _equal(a, b) -> bool:
+    return a == b or (a != a and b != b)  # what diverged has no number, and no number equals itself
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------

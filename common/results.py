@@ -108,11 +108,10 @@ def read(path: Path | None = None):
 
 
 def logged(run: dict, path: Path | None = None) -> dict | None:
-    """The first row of a run (same seed, settings, code, and the current protocol), None if it has none."""
+    """The first row of a run (same seed, settings, code, corpus, and the current protocol), None if it has none."""
     rows = read(path)
-    for name, value in (run | {"protocol": PROTOCOL}).items():
-        if name in ("experiment", "arm", "seed", "config_hash", "code_hash", "protocol"):
-            rows = rows[rows[name].astype(str) == str(value)]
+    for name in ("experiment", "arm", "seed", "config_hash", "code_hash", "corpus", "protocol"):
+        rows = rows[rows[name].astype(str) == str(run.get(name, PROTOCOL))]
     return rows.iloc[0].to_dict() if len(rows) else None
 
 

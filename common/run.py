@@ -102,8 +102,9 @@ def _check_settings(plan: Plan, arm: str, s: Settings) -> None:
     own = plan.own(arm, s)
     if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and own.n_embd % own.n_head:
         raise UserError(f"--n-embd {own.n_embd} is not divisible by --n-head {own.n_head}; each head takes an equal share of the width")
+    given = {argument.partition("=")[0].strip("-").replace("-", "_") for argument in sys.argv[1:] if argument.startswith("--")}
     for name in getattr(plan.arms[arm], "settings", {}):
-        if getattr(s, name) != getattr(plan.defaults, name):
+        if name in given:
             raise UserError(f"{flag(name)} does nothing in {plan.experiment}: each of its arms has its own; choose with --arms")
     for name in sorted(plan.ignores(arm, s)):
         if getattr(s, name) != getattr(plan.defaults, name):
@@ -162,7 +163,7 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
         raise SystemExit(130) from None
     print(summary.table(plan, [r.row for r in found], s, data.corpus.family))
     if plan.board:
-        paths += plan.board(found, generate.board_folder(plan, s, data.corpus.family))
+        paths += plan.board(found, generate.board_folder(plan, s, data.corpus.family, arms, options.seeds))
     else:
         paths += summary.curves(plan, found)
     for path in paths:
@@ -184,8 +185,9 @@ def _run_one(
         "corpus": data.corpus.name, "config_hash": config, "code_hash": lesson.code_hash(plan.script),
     }  # fmt: skip
     folder = generate.run_folder(plan.experiment, arm, seed, config)
-    if plan.board and options.resume and options.log and (folder / checkpoint.NAME).exists():
-        row = results.logged(state)  # of many cells, those that are finished cost nothing
+    resume = options.resume
+    if plan.board and resume:
+        row, resume = _finished_cell(state, s, options.log, folder)
         if row:
             return row, None, folder
     if s.init_from:
@@ -193,7 +195,7 @@ def _run_one(
         checkpoint.restore_model(checkpoint.load(start), model)
         print(f"starts from {start.parent}")
     name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
-    journal = Journal(folder, data, s.steps, state, options.resume, f"{number}{name} seed {seed}", plan.probe)
+    journal = Journal(folder, data, s.steps, state, resume, f"{number}{name} seed {seed}", plan.probe)
     with journal.held():
         try:
             start = time.perf_counter()
@@ -209,6 +211,16 @@ def _run_one(
     if options.log and not (options.resume and results.logged(row)):
         results.append(row)
     return row, model if scores else None, folder
+
+
+def _finished_cell(state: dict, s: Settings, log: bool, folder: Path) -> tuple[dict | None, bool]:
+    """The row of a cell that is finished; for one that is not, whether its checkpoint can be gone on from or is outdated."""
+    path = folder / checkpoint.NAME
+    saved = checkpoint.load(path).state if path.exists() else {}
+    if any(saved.get(key) != state[key] for key in ("config_hash", "code_hash", "corpus", "seed")):
+        return None, False
+    row = results.logged(state) if log else None
+    return row if row and (row["diverged"] or saved["step"] == s.steps) else None, True
 
 
 def _measure(model: nn.Module, data: Data) -> dict[str, Score]:

@@ -121,13 +121,14 @@ def parse(
 
     presets: {name: {setting: value}}, what --preset chooses from. quick: {setting: value} that --quick sets.
     """
-    s, options = _parse_once(defaults, description, arguments)
-    if options.preset is not None and options.preset not in (presets or {}):
+    given = sys.argv[1:] if arguments is None else arguments
+    given = [part for argument in given for part in (argument.split("=", 1) if argument.startswith("--preset=") else [argument])]
+    preset = next((value for name, value in zip(given, given[1:], strict=False) if name == "--preset"), None)
+    if preset is not None and preset not in (presets or {}):
         known = f"it has {', '.join(presets)}" if presets else "this script has none"
-        raise UserError(f"--preset {options.preset!r} is not known{nearest(options.preset, presets or {})}; {known}")
-    changed = (presets[options.preset] if options.preset else {}) | (quick or {} if options.quick else {})
-    if changed:
-        s, options = _parse_once(dataclasses.replace(defaults, **changed), description, arguments)
+        raise UserError(f"--preset {preset!r} is not known{nearest(preset, presets or {})}; {known}")
+    changed = (presets[preset] if preset else {}) | (quick or {} if "--quick" in given else {})
+    s, options = _parse_once(dataclasses.replace(defaults, **changed), description, arguments)
     if options.quick:
         options = dataclasses.replace(options, log=False)
     _validate(s, options)
@@ -135,7 +136,9 @@ def parse(
 
 
 def _parse_once(defaults: Settings, description: str, arguments: list[str] | None) -> tuple[Settings, Options]:
-    parser = dataclasses.make_dataclass("Command", [("settings", type(defaults), defaults), ("run", Options, Options())])
+    parser = dataclasses.make_dataclass(
+        "Command", [("settings", type(defaults), defaults), ("run", tyro.conf.FlagCreatePairsOff[Options], Options())]
+    )
     command = parse_as(parser, arguments, description)
     return command.settings, command.run
 
@@ -145,7 +148,7 @@ def parse_as(parser: type, arguments: list[str] | None, description: str | None 
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
-            config = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff)
+            config = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
             return tyro.cli(parser, description=description, args=arguments, config=config)
     except SystemExit as stop:
         if not stop.code:
@@ -174,6 +177,8 @@ def _validate(s: Settings, options: Options) -> None:
         raise UserError(f"--dropout {s.dropout} makes no sense; it must be at least 0 and below 1")
     if s.warm_up < 0:
         raise UserError(f"--warm-up {s.warm_up} makes no sense; it must be at least 0")
+    if s.warm_up >= s.steps and s.warm_up:
+        raise UserError(f"--warm-up {s.warm_up} leaves no step at the full rate; it must be below --steps {s.steps}")
     if s.min_lr and not s.cosine:
         raise UserError(f"--min-lr {s.min_lr} does nothing without --cosine; add it, or leave --min-lr out")
     if not 0 <= s.min_lr <= s.lr:
@@ -200,7 +205,7 @@ def flag(name: str) -> str:
 def flags(defaults: Settings, s: Settings) -> str:
     """The command-line flags that make `s` of `defaults`."""
     changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(defaults, f.name)}
-    return " ".join(flag(k) if v is True else f"{flag(k)} {shlex.quote(str(v))}" for k, v in changed.items())
+    return " ".join(flag(k if v else f"no-{k}") if isinstance(v, bool) else f"{flag(k)} {shlex.quote(str(v))}" for k, v in changed.items())
 
 
 class Reading:

@@ -57,7 +57,8 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         (BIGRAM, "--beta2 1", "--beta2 1.0 makes no sense"),
         (BIGRAM, "--clip -1", "--clip -1.0 makes no sense"),
         ("01_bigram/by_hand", "--clip 1", "--clip does nothing in 01_bigram/by_hand"),
-        ("06_transformer/sizes", "--sizes giant", "arm 'giant' is not known"),
+        (BIGRAM, "--warm-up 20 --steps 10", "it must be below --steps 10"),
+        ("06_transformer/fast_gpt", "--preset yardstick --cosine --min-lr 1", "at most --lr"),
     ],
 )
 def test_one_line_and_exit_code_2(experiment, flags, said, script, own_logs):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -9,15 +10,16 @@ import sys
 import time
 
 import pytest
+import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from common import boards, generate, lesson, memory, report, results
+from common import boards, checkpoint, generate, lesson, memory, report, results
 from common.data import text_data
 from common.errors import UserError
 from common.lesson import ROOT, course_plan, refer
 from common.readme import Measured
-from common.settings import Arm, Settings, parse
+from common.settings import Arm, Settings, flags, parse
 from common.tools import attention_map
 from common.tools.course import command_line, tasks
 
@@ -63,10 +65,10 @@ def test_the_map_is_resumed_cell_by_cell(script, own_logs):
     command = [sys.executable, str(ROOT / f"{MAP}.py"), *flags.split()]
     process = subprocess.Popen(command, env=os.environ | {"GPT_STAIRCASE_LOGS": str(own_logs)}, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not results.results_path().exists() and time.monotonic() < deadline:
+    while not len(results.read()) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    error = process.communicate()[1]
+    error = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "--resume" in error
     done_before = len(results.read())
     assert 1 <= done_before < 6
@@ -81,6 +83,20 @@ def test_the_map_is_resumed_cell_by_cell(script, own_logs):
     assert {(c["arm"], int(c["seed"]), float(c["test_bpc"])) for c in drawn} == {(r.arm, r.seed, r.test_bpc) for r in rows.itertuples()}
 
 
+def test_a_map_goes_on_after_its_script_was_edited(script, own_logs):
+    """A cell whose checkpoint is of other code is trained anew; a half-trained cell with a row is finished before it is drawn."""
+    flags = "--corpus pydoc --arms post-LN-warm-up-1 --steps 6 --batch-size 2"
+    assert script(MAP, flags).returncode == 0
+    path = next(own_logs.glob("runs/**/checkpoint.safetensors"))
+    saved = checkpoint.load(path)
+    for change in ({"code_hash": "older"}, {"step": 3}):
+        safetensors.torch.save_file(saved.tensors, path, metadata={"state": json.dumps(saved.state | change)})
+        done = script(MAP, f"{flags} --resume")
+        assert done.returncode == 0, done.stderr
+        assert checkpoint.load(path).state["step"] == 6 and checkpoint.load(path).state["code_hash"] == saved.state["code_hash"]
+    assert len(results.read()) == 1
+
+
 def test_a_diverged_cell_is_marked(tmp_path):
     found = [("plain", "1", "plain-1", 1, 3.0), ("plain", "2", "plain-2", 1, None), ("plain", "2", "plain-2", 2, 4.0)]
     path = boards.heat_map(found, ("blocks", "bits"), "title", tmp_path / "map")
@@ -88,12 +104,18 @@ def test_a_diverged_cell_is_marked(tmp_path):
 
 
 def test_a_changed_cell_of_a_tracked_map_is_found(tmp_path, tracked):
-    name = f"{MAP.replace('/', '_')}_map.csv"
-    text = (tracked / "plots" / name).read_text(encoding="utf-8")
-    assert report.board_problems(Measured(), MAP, tracked / "plots" / name) == []
-    value = text.splitlines()[1].split(",")[-1]
-    (tmp_path / name).write_text(text.replace(value, str(float(value) + 0.1), 1), encoding="utf-8")
-    assert "its row has" in report.board_problems(Measured(), MAP, tmp_path / name)[0]
+    paths = sorted((tracked / "plots").glob(f"{MAP.replace('/', '_')}_*.csv"))
+    assert [path.stem.split("_")[-1] for path in paths] == ["gradient", "map"]
+    assert report.board_problems(Measured(), MAP, paths) == []
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        value = text.splitlines()[1].split(",")[-1]
+        path.write_text(text.replace(value, str(float(value) + 0.1), 1), encoding="utf-8")
+        assert report.board_problems(Measured(), MAP, paths)[0].startswith(f"{path.name}: what it says of plain-1, seed 1")
+        path.write_text("\n".join(line for line in text.splitlines() if "plain-4," not in line), encoding="utf-8")
+        if path.stem.endswith("map"):
+            assert "lack plain-4, seed 1" in report.board_problems(Measured(), MAP, [path])[0]
+        path.write_text(text, encoding="utf-8")
 
 
 def test_the_course_runs_a_map_by_one_command():
@@ -101,6 +123,7 @@ def test_the_course_runs_a_map_by_one_command():
     found = tasks(jobs)
     assert [len(task) for task in found] == [3, 1]
     assert command_line(found[0], quick=False)[2:] == ["--seeds", "1", "2", "--resume"]
+    assert command_line(found[0][-1:], quick=False)[2:] == ["--seeds", "1", "2", "--resume"]  # the picture shows every seed
     assert command_line(found[1], quick=True)[2:] == ["--seeds", "1", "--arms", "default", "--quick"]
 
 
@@ -113,6 +136,9 @@ def test_a_preset_sets_what_it_says_and_single_flags_still_count():
     assert parse(Settings(), "", ["--preset", "a", "--lr", "0.1"], presets)[0] == Settings(n_layer=2, lr=0.1)
     s, options = parse(Settings(), "", ["--quick"], presets, {"steps": 3})
     assert s.steps == 3 and not options.log
+    on = {"a": {"cosine": True, "lr": 0.5}}
+    assert parse(Settings(), "", ["--preset=a", "--no-cosine"], on)[0] == Settings(lr=0.5)
+    assert flags(Settings(cosine=True), Settings()) == "--no-cosine"
     with pytest.raises(UserError, match="it has a"):
         parse(Settings(), "", ["--preset", "b"], presets)
 
@@ -189,7 +215,7 @@ def test_attention_of_every_head_is_caught(experiment, shape, trained):
 
 def test_fast_attention_shows_what_the_readable_one_computes(trained, script, own_logs):
     """The weights that the fused kernel never writes are those of the explicit form."""
-    from tests.test_transformer import fused
+    from test_transformer import fused
 
     fast = trained("06_transformer/fast_gpt")
     slow = course_plan("06_transformer/gpt").arms["default"](fast.settings, fast.tokenizer.vocab_size)
@@ -213,12 +239,13 @@ def test_attention_map_as_a_command(trained, own_logs, tmp_path):
     assert done.returncode == 0 and (tmp_path / "a.png").stat().st_size > 5000, done.stderr
     assert len(done.stdout.splitlines()) == 4 + 2
     assert call().returncode == 0 and (folder / "attention.png").exists()
-    for flags, said in (
+    for wrong_flags, said in (
         (["--prompt", "x" * 65], "takes 2 to 64"),
         (["--prompt", "\u4f60\u597d"], "has no"),
         (["--out", "no/where.png"], "does not exist"),
+        (["--out", "a.svg"], "ends in .png"),
     ):
-        wrong = call(*flags)
+        wrong = call(*wrong_flags)
         assert wrong.returncode == 2 and said in wrong.stderr and wrong.stderr.count("\n") == 1, wrong.stderr
 
 

@@ -119,7 +119,7 @@ def test_a_run_is_known_by_seed_settings_code_and_protocol(own_logs):
     assert not logged(row())
     append(row())
     assert logged(row(test_loss=99.0, timestamp="later"))
-    for change in ({"seed": 2}, {"config_hash": "e"}, {"code_hash": "e"}, {"protocol": 2}, {"arm": "other"}):
+    for change in ({"seed": 2}, {"config_hash": "e"}, {"code_hash": "e"}, {"corpus": "e"}, {"protocol": 0}, {"arm": "other"}):
         assert not logged(row(**change))
 
 

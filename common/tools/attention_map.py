@@ -100,12 +100,16 @@ def main() -> None:
     text = a.prompt or (run.tokenizer.decode(data.first_line().tolist()) if data else "ab")
     layers = attention(run, text)
     path = a.out or folder / "attention.png"
-    if not path.parent.is_dir():
-        raise UserError(f"the folder {str(path.parent)!r} does not exist; make it first, or leave --out out")
+    if not path.parent.is_dir() or path.suffix != ".png":
+        what = "has no name that ends in .png" if path.parent.is_dir() else f"is in a folder that does not exist: {str(path.parent)!r}"
+        raise UserError(f"--out {str(path)!r} {what}")
     from common import plots
 
     symbols = [run.tokenizer.decode([token]) for token in run.tokenizer.encode(text).tolist()]
-    plots.attention_grid(layers, symbols, f"{run.plan.experiment}: where does each head look?", path)
+    try:
+        plots.attention_grid(layers, symbols, f"{run.plan.experiment}: where does each head look?", path)
+    except OSError as error:
+        raise UserError(f"--out {str(path)!r} cannot be written: {error.strerror}") from None
     print(f"{'layer':>5}{'head':>6}{'on itself':>11}{'on the one before':>19}{'tokens looked at':>18}")
     for layer, weights in enumerate(layers, start=1):
         for head, (own, before, spread) in enumerate(habits(weights), start=1):

@@ -111,8 +111,10 @@ def command_line(task: list[Job], quick: bool, again: bool = False) -> list[str]
     elif resumable(reference, seed):
         flags.append("--resume")
     arms = [] if plan.board else ["--arms", reference.arm]
-    seeds = dict.fromkeys(str(seed) for _, seed in task)
-    return [sys.executable, str(plan.script), "--seeds", *seeds, *arms, *flags]
+    seeds = dict.fromkeys(seed for _, seed in task)
+    if plan.board and not quick:  # its pictures show every seed of the course
+        seeds = sorted({*seeds, *plan.lesson.seeds})
+    return [sys.executable, str(plan.script), "--seeds", *map(str, seeds), *arms, *flags]
 
 
 def run_task(arguments: list[str]) -> int:
