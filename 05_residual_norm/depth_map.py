@@ -2,7 +2,7 @@
 
 Previous : 05_residual_norm/pre_ln.py
 Changes  : Block, Model, probe, board
-Idea     : the four wirings of this course at six depths, at a small equal budget: 400 steps, width 32, context 32; half of the cells
+Idea     : the four wirings of this course at six depths, at a small equal budget: 400 steps of 16 windows, width 32, context 32; half of the cells
            begin with a warm-up, a learning rate that rises from zero over the first 100 steps
 Teaches  : nn.Identity
 Source   : He et al. 2016, arXiv:1512.03385; Xiong et al. 2020, arXiv:2002.04745, figure 1 (post-LN needs warm-up, pre-LN does not)
@@ -117,4 +117,4 @@ if __name__ == "__main__":
     cells = {f"{wiring}{'-warm-up' if warm_up else ''}-{depth}": Arm(partial(Model, wiring=wiring), n_layer=depth, warm_up=warm_up)
              for wiring, warm_up, depth in product(WIRINGS, (0, WARM_UP), DEPTHS)}
     small = {"steps": 200, "arms": [name for name in cells if name.endswith(("-1", "-4", "-16"))]}
-    run(cells, Settings(steps=400, n_embd=32, block_size=32), probe=probe, board=board, quick=small)
+    run(cells, Settings(steps=400, batch_size=16, n_embd=32, block_size=32), probe=probe, board=board, quick=small)

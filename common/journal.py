@@ -43,9 +43,10 @@ class Journal:
         self.folder, self.data, self.total, self.label, self.probe = folder, data, steps, label, probe
         self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "probes": [], "loss_sum": 0.0, "loss_count": 0}
         self.resume, self.stop, self.looped, self.loss = resume, False, False, math.nan
-        self.validation = data.validation.head(VALIDATED) if len(data.validation) > VALIDATED else data.validation
-        points = steps * data.batch_size * data.predicted // len(self.validation)  # watching looks at no more tokens than training
-        self.every = max(1, math.ceil(steps / min(EVALUATIONS, max(3, points))))
+        trained = steps * data.batch_size * data.predicted
+        looks_at = min(len(data.validation), VALIDATED, max(4096, trained // 10))  # to watch a short run must not cost more than the run
+        self.validation = data.validation.head(looks_at) if looks_at < len(data.validation) else data.validation
+        self.every = max(1, math.ceil(steps / min(EVALUATIONS, max(3, trained // looks_at))))
 
     @property
     def path(self) -> Path:
