@@ -2,8 +2,8 @@
 
 Previous : 05_residual_norm/pre_ln.py
 Changes  : Block, Model, probe, board
-Idea     : the four wirings of this course at six depths, at a small equal budget: 400 steps of 16 windows, width 32, context 32; half of the cells
-           begin with a warm-up, a learning rate that rises from zero over the first 100 steps
+Idea     : the four wirings of this course at six depths, at a small equal budget: 400 steps of 16 windows, width 32, context 32; half
+           of the cells begin with a warm-up, a learning rate that rises from zero over the first 100 steps
 Teaches  : nn.Identity
 Source   : He et al. 2016, arXiv:1512.03385; Xiong et al. 2020, arXiv:2002.04745, figure 1 (post-LN needs warm-up, pre-LN does not)
 Expect   : plain fails from depth 4; residual trains, but not at 32; post-LN fails deep without warm-up, and goes deeper with it; pre-LN

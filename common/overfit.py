@@ -28,7 +28,7 @@ def overfit(plan: Plan, arms: list[str], s: Settings, load: Callable[[Settings],
         floor = pair_entropy(x if x.ndim == y.ndim else x[:, -1], y)
         best = math.inf
         for rate in (1e-2, 1e-3):  # some learn at the smaller one only
-            best = min(best, learn_one_batch(plan, arm, own, data, rate))
+            best = min(best, learn_one_batch(plan, arm, own, data, rate, floor + 0.05))
             learned = best <= floor + 0.05
             if learned:
                 break
@@ -39,8 +39,8 @@ def overfit(plan: Plan, arms: list[str], s: Settings, load: Callable[[Settings],
         raise SystemExit(1)
 
 
-def learn_one_batch(plan: Plan, arm: str, s: Settings, data: Data, rate: float) -> float:
-    """The lowest loss on the first batch within 1000 steps at this learning rate."""
+def learn_one_batch(plan: Plan, arm: str, s: Settings, data: Data, rate: float, enough: float) -> float:
+    """The lowest loss on the first batch within 1000 steps at this learning rate; a loss that is low enough ends it."""
     torch.manual_seed(1)
     model = plan.arms[arm](s, data.tokenizer.vocab_size).to(data.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
@@ -49,6 +49,8 @@ def learn_one_batch(plan: Plan, arm: str, s: Settings, data: Data, rate: float) 
     for _ in range(1000):
         loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
         best = min(best, loss.item())
+        if best <= enough:
+            break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -5,6 +5,8 @@ import os
 import pytest
 
 from common import results
+from common.errors import UserError
+from common.settings import Settings, parse
 
 BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_residual_norm/dropout"
 
@@ -45,20 +47,10 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         ("01_bigram/names_bigram", "--corpus name", "did you mean 'names'"),
         ("04_stacking/stack", "--n-layer 0", "--n-layer 0 makes no sense; it must be at least 1"),
         (DROPOUT, "--dropout 1", "--dropout 1.0 makes no sense; it must be at least 0 and below 1"),
-        (DROPOUT, "--dropout -0.1", "--dropout -0.1 makes no sense"),
-        (DROPOUT, "--dropout nan", "--dropout nan makes no sense"),
         ("05_residual_norm/pre_ln", "--dropout 0.1", "--dropout does nothing in 05_residual_norm/pre_ln"),
         ("05_residual_norm/depth_map", "--n-layer 3", "each of its arms has its own; choose with --arms"),
         ("06_transformer/gpt", "--preset yardstik", "did you mean 'yardstick'"),
-        (BIGRAM, "--preset yardstick", "this script has none"),
-        (BIGRAM, "--warm-up -1", "--warm-up -1 makes no sense"),
-        (BIGRAM, "--min-lr 1e-4", "--min-lr 0.0001 does nothing without --cosine"),
-        (BIGRAM, "--cosine --min-lr 1", "at most --lr"),
-        (BIGRAM, "--beta2 1", "--beta2 1.0 makes no sense"),
-        (BIGRAM, "--clip -1", "--clip -1.0 makes no sense"),
         ("01_bigram/by_hand", "--clip 1", "--clip does nothing in 01_bigram/by_hand"),
-        (BIGRAM, "--warm-up 20 --steps 10", "it must be below --steps 10"),
-        ("06_transformer/fast_gpt", "--preset yardstick --cosine --min-lr 1", "at most --lr"),
     ],
 )
 def test_one_line_and_exit_code_2(experiment, flags, said, script, own_logs):
@@ -68,7 +60,29 @@ def test_one_line_and_exit_code_2(experiment, flags, said, script, own_logs):
     assert not results.results_path().exists() and not list(own_logs.glob("runs/**/checkpoint*"))
 
 
-@pytest.mark.parametrize("flags", ["--n-embd 400000", "--n-layer 2 --batch-size 9000000", "--n-embd 8192 --n-layer 200"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--dropout -0.1", "--dropout -0.1 makes no sense"),
+        ("--dropout nan", "--dropout nan makes no sense"),
+        ("--preset yardstick", "this script has none"),
+        ("--warm-up -1", "--warm-up -1 makes no sense"),
+        ("--warm-up 20 --steps 10", "it must be below --steps 10"),
+        ("--min-lr 1e-4", "--min-lr 0.0001 does nothing without --cosine"),
+        ("--cosine --min-lr 1", "at most --lr"),
+        ("--beta2 1", "--beta2 1.0 makes no sense"),
+        ("--clip -1", "--clip -1.0 makes no sense"),
+        ("--weight-decay inf", "--weight-decay inf makes no sense"),
+        ("--preset", "--preset"),
+    ],
+)
+def test_settings_that_cannot_be_meant(arguments, said):
+    with pytest.raises(UserError) as refused:
+        parse(Settings(), "", arguments.split())
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("flags", ["--n-embd 400000", "--n-embd 8192 --n-layer 200"])
 def test_what_does_not_fit_in_memory_is_told_before_it_starts(flags, script, own_logs):
     done = script("06_transformer/fast_gpt", f"--corpus pydoc {flags}")
     assert done.returncode == 2 and done.stderr.count("\n") == 1, (done.returncode, done.stderr)
