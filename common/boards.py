@@ -25,23 +25,35 @@ def heat_map(cells: list[tuple], labels: tuple[str, str], title: str, path: Path
     rows, columns = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
     found = [[[c[4] for c in cells if c[:2] == (row, column)] for column in columns] for row in rows]
     shown = [[sum(v) / len(v) if v and all(x == x for x in v) else float("nan") for v in line] for line in found]  # x != x: no number
+    means = sorted(value for line in shown for value in line if value == value)
+    cap = 1.5 * means[len(means) // 2] if means else None  # one cell that exploded must not make all others look alike
     with plt.rc_context(STYLE | {"axes.grid": False}):
-        figure, axes = plt.subplots(figsize=(WIDTH, 0.45 * len(rows) + 1.4))
+        figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.4))
         axes.set_facecolor("#dddddd")
-        image = axes.imshow(shown, cmap="cividis_r", aspect="auto")
-        middle = (image.norm.vmin + image.norm.vmax) / 2
-        for y, line in enumerate(shown):
-            for x, value in enumerate(line):
-                failed = sum(v != v for v in found[y][x])
-                text = f"{value:.2f}" if value == value else f"diverged\n({failed} of {len(found[y][x])})" if failed else "not run"
-                axes.text(x, y, text, ha="center", va="center", fontsize=9, color="white" if value > middle else "black")
+        image = axes.imshow(shown, cmap="cividis_r", aspect="auto", vmax=min(means[-1], cap) if means else None)
+        middle = (image.norm.vmin + image.norm.vmax) / 2 if means else 0
+        for y, line in enumerate(found):
+            for x, values in enumerate(line):
+                dark = shown[y][x] > middle
+                axes.text(x, y, _cell_text(values), ha="center", va="center", fontsize=9, color="white" if dark else "black")
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
         axes.set(title=title, xlabel=labels[0])
-        figure.colorbar(image, ax=axes, pad=0.02, label=labels[1])
+        figure.colorbar(image, ax=axes, pad=0.02, label=labels[1], extend="max" if means and means[-1] > cap else "neither")
         save(figure, path.with_suffix(".png"))
     return path.with_suffix(".png")
+
+
+def _cell_text(values: list[float]) -> str:
+    """The mean over the seeds; each of them where they are more than a tenth apart or one of them diverged."""
+    if not values:
+        return "not run"
+    known = [value for value in values if value == value]
+    if len(known) == len(values) and max(known) <= 1.1 * min(known):
+        return f"{sum(known) / len(known):.2f}"
+    each = [f"{value:.2f}" if value < 100 else f"{value:.0f}" for value in known]
+    return "\n".join([*each, *["diverged"] * (len(values) - len(known))])
 
 
 def points(found: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:

@@ -143,8 +143,9 @@ def staircase(frame, path: Path, mark: str) -> None:
         for x, (_, stage) in enumerate(stages.iterrows()):
             colour = COLOURS[folders.index(stage.label.split("/")[0]) % 6]
             axes.errorbar(x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, capsize=4)
+            top = (x, stage.test_bpc + stage.half)  # above the interval: beside it, it would hide the next dot
             axes.annotate(
-                f"{stage.test_bpc:.2f}", (x, stage.test_bpc), (8, 5), textcoords="offset points", fontsize=9, color=colour, bbox=LABEL
+                f"{stage.test_bpc:.2f}", top, (0, 7), textcoords="offset points", ha="center", fontsize=8, color=colour, bbox=LABEL
             )
         names = [label.split("/")[1] for label in stages.label]
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
