@@ -1,6 +1,7 @@
 """What the tests share. They never write to the tracked results, and need no network: the corpora are built in or made here."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,24 @@ def script(own_logs, tmp_path):
         arguments = [a for flag in flags for a in flag.split(" ")] if all("\n" not in f for f in flags) else list(flags)
         command = [sys.executable, str(ROOT / f"{name}.py"), *arguments]
         return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
+
+    return run
+
+
+@pytest.fixture
+def refused(own_logs, tmp_path, monkeypatch, capsys):
+    """Run a script in this process, which spares the start of Python: `refused(name, flags)` -> the finished process."""
+
+    def run(name: str, flags: str) -> subprocess.CompletedProcess:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags.split(" ")])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
 
     return run
 

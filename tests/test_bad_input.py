@@ -53,8 +53,8 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         ("01_bigram/by_hand", "--clip 1", "--clip does nothing in 01_bigram/by_hand"),
     ],
 )
-def test_one_line_and_exit_code_2(experiment, flags, said, script, own_logs):
-    done = script(experiment, flags)
+def test_one_line_and_exit_code_2(experiment, flags, said, refused, own_logs):
+    done = refused(experiment, flags)
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert said in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
     assert not results.results_path().exists() and not list(own_logs.glob("runs/**/checkpoint*"))
@@ -77,9 +77,9 @@ def test_one_line_and_exit_code_2(experiment, flags, said, script, own_logs):
     ],
 )
 def test_settings_that_cannot_be_meant(arguments, said):
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as error:
         parse(Settings(), "", arguments.split())
-    assert said in str(refused.value) and "\n" not in str(refused.value)
+    assert said in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("flags", ["--n-embd 400000", "--n-embd 8192 --n-layer 200"])
@@ -88,6 +88,11 @@ def test_what_does_not_fit_in_memory_is_told_before_it_starts(flags, script, own
     assert done.returncode == 2 and done.stderr.count("\n") == 1, (done.returncode, done.stderr)
     assert "would need about" in done.stderr and "are free; use a smaller" in done.stderr
     assert not results.results_path().exists() and not (own_logs / "runs").exists()
+
+
+def test_the_same_as_a_process_of_its_own(script, own_logs):
+    done = script(BIGRAM, "--stepps 3")
+    assert done.returncode == 2 and "did you mean '--steps'" in done.stderr and done.stderr.count("\n") == 1 and not own_logs.exists()
 
 
 def test_cuda_where_there_is_none(script):
