@@ -81,7 +81,7 @@ class Options:
     preset: str | None = None
     """Settings that belong together, where a script has such; other flags still change single ones."""
     quick: bool = False
-    """A smaller form of the script in less than two minutes; nothing is logged."""
+    """A smaller form of the script, for a first look; nothing is logged."""
 
     seeds: tuple[int, ...] = (1,)
     """One run per seed."""
