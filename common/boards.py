@@ -78,3 +78,50 @@ def points(found: list[tuple], labels: tuple[str, str], title: str, path: Path) 
         figure.tight_layout()
         save(figure, path.with_suffix(".png"))
     return path.with_suffix(".png")
+
+
+def law(points: list[tuple], curve: list[tuple], text: str, labels: tuple[str, str], title: str, path: Path) -> Path:
+    """Draw a law that was fitted on some points beside the points it was not fitted on.
+
+    points: (arm, seed, x, measured y, used for the fit or not, the law's y, half of its interval); curve: (x, y, half) of the law, whose
+    formula is `text`. Both axes are logarithmic. Returns the picture's path.
+    """
+    write_table(path, ["arm", "seed", "x", "test_loss", "used", "law", "half"], points)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
+        x, y, half = zip(*curve, strict=True)
+        low, high = ([v + sign * h for v, h in zip(y, half, strict=True)] for sign in (-1, 1))
+        axes.fill_between(x, low, high, color=COLOURS[0], alpha=0.15, lw=0, label="95 % interval for a new run")
+        axes.plot(x, y, color=COLOURS[0], label=f"fitted: {text}")
+        kinds = ((True, "o", COLOURS[0], "measured, in the fit"), (False, "D", COLOURS[1], "measured, not in the fit: predicted"))
+        for used, marker, colour, label in kinds:
+            own = [(point[2], point[3]) for point in points if point[4] == used]
+            if own:
+                axes.scatter(*zip(*own, strict=True), marker=marker, s=26, color=colour, zorder=3, label=label, alpha=0.8)
+        for arm, at in {point[0]: point[2] for point in points}.items():
+            axes.annotate(arm, (at, 0.01), xycoords=("data", "axes fraction"), rotation=90, fontsize=8, color="#555555", ha="right")
+        axes.set(xscale="log", yscale="log", title=title, xlabel=labels[0], ylabel=labels[1])
+        axes.yaxis.set_minor_formatter("{x:.2f}")
+        axes.yaxis.set_major_formatter("{x:.2f}")
+        axes.legend(fontsize=8)
+        save(figure, path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
+def curves(found: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
+    """Draw (arm, seed, x, y, test_loss) as one line for each run, x logarithmic. Returns the picture's path."""
+    write_table(path, ["arm", "seed", "x", "y", "test_loss"], found)
+    arms = list(dict.fromkeys(point[0] for point in found))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
+        shades = plt.get_cmap("viridis_r")
+        for number, arm in enumerate(arms):
+            colour = shades(0.1 + 0.85 * number / max(1, len(arms) - 1))
+            for seed in dict.fromkeys(point[1] for point in found if point[0] == arm):
+                own = [point for point in found if point[:2] == (arm, seed)]
+                first = seed == next(point[1] for point in found if point[0] == arm)
+                axes.plot([p[2] for p in own], [p[3] for p in own], "o-", ms=2.5, lw=1.2, color=colour, label=arm if first else None)
+        axes.set(xscale="log", title=title, xlabel=labels[0], ylabel=labels[1])
+        axes.legend(fontsize=8)
+        save(figure, path.with_suffix(".png"))
+    return path.with_suffix(".png")

@@ -44,6 +44,7 @@ COURSE = (
     "05_residual_norm/depth_map",
     "06_transformer/gpt",
     "06_transformer/fast_gpt",
+    "06_transformer/sizes",
 )
 
 BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage

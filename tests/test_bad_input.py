@@ -49,6 +49,7 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         (DROPOUT, "--dropout 1", "--dropout 1.0 makes no sense; it must be at least 0 and below 1"),
         ("05_residual_norm/pre_ln", "--dropout 0.1", "--dropout does nothing in 05_residual_norm/pre_ln"),
         ("05_residual_norm/depth_map", "--n-layer 3", "each of its arms has its own; choose with --arms"),
+        ("06_transformer/sizes", "--sizes giant", "arm 'giant' is not known"),
         ("06_transformer/gpt", "--preset yardstik", "did you mean 'yardstick'"),
         ("01_bigram/by_hand", "--clip 1", "--clip does nothing in 01_bigram/by_hand"),
     ],

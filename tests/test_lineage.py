@@ -18,6 +18,7 @@ LONGER = {  # scripts whose idea takes more, and why
     "01_bigram/ngram": "Kneser-Ney is an algorithm of its own, beside the table of pairs",
     "05_residual_norm/depth_map": "four wirings in one block, and the pictures of all cells",
     "06_transformer/gpt": "the reference of the course: every line is commented, and the recipe of the yardstick stands at its end",
+    "06_transformer/sizes": "the law that is fitted, and the pictures of all sizes",
     "02_attention/multi_head": "the head is written anew in batched form, which every later stage keeps",
 }
 LINES = 150

@@ -16,6 +16,7 @@ from common.settings import Settings
 # of the cells of a map: each wiring at two blocks; of many sizes, the smallest
 SOME = {
     "05_residual_norm/depth_map": ["plain-2", "residual-2", "post-LN-2", "pre-LN-2", "pre-LN-warm-up-8"],
+    "06_transformer/sizes": ["pico"],
 }
 ARMS = [(e, arm) for e in lesson.COURSE for arm in SOME.get(e, lesson.course_plan(e).arms)]
 TRAINED = [(e, arm) for e, arm in ARMS if lesson.course_plan(e).trains(arm)]

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import runpy
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -140,3 +142,36 @@ def test_schedule_and_clipping_are_used_while_training(script, text_file):
 
     losses = results.read().test_loss
     assert losses.nunique() == 8 and results.read().config_hash.nunique() == 8
+
+
+# ---- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_law_is_found_again_and_its_interval_covers_new_runs():
+    """Points made from a known law with noise: the law comes back, and the 95 % interval holds nine to ten of ten new points."""
+    fit_law = runpy.run_path(str(lesson.ROOT / "06_transformer/sizes.py"))["fit_law"]
+    sizes = np.repeat([2e4, 5e4, 1e5, 2e5, 4e5, 8e5], 3)
+    random, inside = np.random.default_rng(1), 0
+    for _ in range(200):
+        losses = 1.1 + 0.5 * (sizes / 1e5) ** -0.3 + random.normal(0, 0.005, len(sizes))
+        _, law, half = fit_law(sizes, losses)
+        new = 1.1 + 0.5 * 20**-0.3 + random.normal(0, 0.005)
+        inside += abs(law(2e6) - new) <= half(2e6)
+    assert 0.88 <= inside / 200 <= 0.99
+    text, law, _ = fit_law(sizes, 1.1 + 0.5 * (sizes / 1e5) ** -0.3)
+    assert text == "1.10 + 0.50 / (N / 100,000)^0.30" and math.isclose(law(3e6), 1.1 + 0.5 * 30**-0.3, rel_tol=1e-3)
+
+
+def test_sizes_are_eight_and_the_largest_waits_to_be_asked():
+    plan = lesson.course_plan("06_transformer/sizes")
+    assert len(plan.course_arms) == 8 and set(plan.arms) - set(plan.course_arms) == {"huge"}
+    s = plan.own("huge", plan.defaults)
+    with torch.device("meta"):
+        assert sum(p.numel() for p in plan.arms["huge"](s, V).parameters()) > 10e6
+
+
+def test_sizes_draws_its_pictures_and_can_be_picked(script, own_logs):
+    done = script("06_transformer/sizes", "--corpus pydoc --sizes pico nano --steps 3 --warm-up 0 --batch-size 2")
+    assert done.returncode == 0, done.stderr
+    assert list(own_logs.glob("runs/06_transformer/sizes/board-*/compute.png")) and "sizes:nano" in done.stdout
+    assert "law.png" not in done.stdout  # two sizes make no law
