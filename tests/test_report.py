@@ -140,9 +140,12 @@ def test_the_mark_of_a_picture_follows_its_data(tmp_path):
 
 
 def test_every_run_of_the_course_trains_in_about_a_minute(tracked):
-    """On two cores where the yardstick takes 55 seconds; on a slower or busier machine, where it takes longer, in proportion."""
+    """All sizes together in twenty. On two cores where the yardstick takes 55 seconds; on a slower or busier machine, where it takes longer, in proportion."""
     measured = Measured()
     yardstick = measured.rows(refer("gpt --preset yardstick")).train_seconds.min()
+    sizes = "06_transformer/sizes"
     for reference in course_references():
-        if "--preset" not in reference.flags:
+        if "--preset" not in reference.flags and reference.experiment != sizes:
             assert measured.rows(reference).train_seconds.min() < 60 * max(1.0, yardstick / 55), reference
+    spent = sum(measured.rows(reference).train_seconds.min() for reference in course_references(sizes))
+    assert spent < 20 * 60 * max(1.0, yardstick / 55), "all sizes together take twenty minutes for a seed"
