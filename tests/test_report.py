@@ -140,7 +140,7 @@ def test_the_mark_of_a_picture_follows_its_data(tmp_path):
 
 
 def test_every_run_of_the_course_trains_in_about_a_minute(tracked):
-    """All sizes together in twenty. On two cores where the yardstick takes 55 seconds; on a slower or busier machine, where it takes longer, in proportion."""
+    """All sizes together in twenty. That is on two cores where the yardstick takes 55 seconds; where it takes longer, in proportion."""
     measured = Measured()
     yardstick = measured.rows(refer("gpt --preset yardstick")).train_seconds.min()
     sizes = "06_transformer/sizes"
