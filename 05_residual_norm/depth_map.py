@@ -117,5 +117,5 @@ if __name__ == "__main__":
     cells = {f"{wiring}{'-warm-up' if warm_up else ''}-{depth}": Arm(partial(Model, wiring=wiring), n_layer=depth, warm_up=warm_up)
              for wiring, warm_up, depth in product(WIRINGS, (0, WARM_UP), DEPTHS)}
     rows = [*WIRINGS, "post-LN-warm-up"]
-    small = {"steps": 160, "arms": [f"{row}-{depth}" for row in rows for depth in (1, 4, 32)]}
+    small = {"steps": 160, "batch_size": 8, "arms": [f"{row}-{depth}" for row in rows for depth in (1, 4, 32)]}
     run(cells, Settings(steps=400, batch_size=16, n_embd=32, block_size=32), probe=probe, board=board, quick=small)
