@@ -60,6 +60,8 @@ def _main(plan: Plan) -> None:
     changed, small = plan.small()
     s, options = parse(plan.defaults, f"{plan.lesson.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed)
     arms = _chosen_arms(plan, options, small if options.quick else plan.course_arms)
+    if options.quick:
+        plan = plan.shortened()
     device = _device(plan, options.device)
     for arm in arms:
         _check_settings(plan, arm, s)
@@ -163,13 +165,22 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
         raise SystemExit(130) from None
     print(summary.table(plan, [r.row for r in found], s, data.corpus.family))
     if plan.board:
-        paths += plan.board(found, generate.board_folder(plan, s, data.corpus.family, arms, options.seeds))
+        paths += _board(plan, found, generate.board_folder(plan, s, data.corpus.family, arms, options.seeds))
     else:
         paths += summary.curves(plan, found)
     for path in paths:
         print(f"picture     {path}")
     print(f"checkpoint  {folder}")
     print(f"results     {results.results_path() if options.log else 'not logged'}")
+
+
+def _board(plan: Plan, found: list[Result], folder: Path) -> list[Path]:
+    """The pictures of all runs together. What they cannot show, a fit that finds nothing for one, does not lose the rest of the output."""
+    try:
+        return plan.board(found, folder)
+    except RuntimeError as error:
+        print(f"the pictures could not be drawn: {error}")
+        return []
 
 
 def _run_one(

@@ -5,6 +5,7 @@ import math
 import runpy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from common import lesson
 from common.model.gpt import GPT
 from common.settings import Settings
+from common.summary import Result
 from common.train import adamw, learning_rate
 
 V = 65
@@ -168,6 +170,26 @@ def test_sizes_are_eight_and_the_largest_waits_to_be_asked():
     s = plan.own("huge", plan.defaults)
     with torch.device("meta"):
         assert sum(p.numel() for p in plan.arms["huge"](s, V).parameters()) > 10e6
+
+
+def test_the_pictures_of_all_sizes(tmp_path):
+    """From eight sizes that follow a law: the table has each run, what was fitted, and what the law says of it."""
+    plan, found = lesson.course_plan("06_transformer/sizes"), []
+    for arm in plan.course_arms:
+        s = plan.own(arm, plan.defaults)
+        with torch.device("meta"):
+            params = sum(p.numel() for p in plan.arms[arm](s, V).parameters())
+        row = {"arm": arm, "seed": 1, "params": params, "vocab_size": V, "block_size": s.block_size, "n_embd": s.n_embd, "steps": 700}
+        n = params - (V + s.block_size) * s.n_embd
+        row |= {"test_loss": 1.1 + 0.5 * (n / 1e5) ** -0.3, "diverged": False, "tokens_seen": 2867200}
+        found.append(Result(row, [(0, math.nan, 4.2, 6.0), (350, 2.0, 2.1, 3.0), (700, 1.5, 1.6, 2.3)], []))
+    paths = plan.board(found, tmp_path)
+    assert [path.name for path in paths] == ["law.png", "compute.png"] and all(path.exists() for path in paths)
+    law = pd.read_csv(tmp_path / "law.csv")
+    assert list(law.arm) == plan.course_arms and list(law.arm[~law.used]) == ["large", "xlarge"]
+    assert np.allclose(law.law, law.test_loss, atol=1e-3)
+    compute = pd.read_csv(tmp_path / "compute.csv")
+    assert len(compute) == 16 and math.isclose(compute.x.max(), 6 * law.x.max() * 2867200)
 
 
 def test_sizes_draws_its_pictures_and_can_be_picked(script, own_logs):
