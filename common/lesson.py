@@ -16,7 +16,7 @@ from torch import nn
 from common.corpora import family_of
 from common.errors import UserError, nearest
 from common.fingerprint import ROOT, code_hash
-from common.settings import ARCHITECTURE, RECIPE, Arm, Reading, Settings, config_hash, parse
+from common.settings import ARCHITECTURE, RECIPE, Reading, Settings, config_hash, parse
 
 FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds")
 
@@ -165,7 +165,7 @@ class Plan:
     def small(self) -> tuple[dict, list[str]]:
         """What --quick changes, and the arms it trains: what the script says, else a tenth of the steps and the same arms.
 
-        A warm-up is shorter by as much as the run is.
+        A warm-up is shorter by as much as the run is; an arm's own, which is what it is about, stays as it is.
         """
         changed = {k: v for k, v in self.quick.items() if k != "arms"}
         if not self.quick and all(map(self.trains, self.arms)):
@@ -176,15 +176,6 @@ class Plan:
 
     def _shorter(self, warm_up: int) -> int:
         return warm_up * self.quick.get("steps", self.defaults.steps // 10) // self.defaults.steps
-
-    def shortened(self) -> "Plan":
-        """The plan of the smaller form: arms with a warm-up of their own have a shorter one."""
-        arms = {}
-        for name, arm in self.arms.items():
-            own = getattr(arm, "settings", {})
-            shorter = own | {"warm_up": self._shorter(own["warm_up"])} if own.get("warm_up") else own
-            arms[name] = Arm(arm.model, arm.on_demand, **shorter) if own else arm
-        return replace(self, arms=arms)
 
     def own(self, arm: str, s: Settings) -> Settings:
         """The settings with those that are an arm's own."""

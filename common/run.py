@@ -60,8 +60,6 @@ def _main(plan: Plan) -> None:
     changed, small = plan.small()
     s, options = parse(plan.defaults, f"{plan.lesson.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed)
     arms = _chosen_arms(plan, options, small if options.quick else plan.course_arms)
-    if options.quick:
-        plan = plan.shortened()
     device = _device(plan, options.device)
     for arm in arms:
         _check_settings(plan, arm, s)
