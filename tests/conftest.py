@@ -35,8 +35,8 @@ def script(own_logs, tmp_path):
 
 
 @pytest.fixture
-def refused(own_logs, tmp_path, monkeypatch, capsys):
-    """Run a script in this process, which spares the start of Python: `refused(name, flags)` -> the finished process."""
+def in_process(own_logs, tmp_path, monkeypatch, capsys):
+    """Run a script in this process, which spares the start of Python: `in_process(name, flags)` -> the finished process."""
 
     def run(name: str, flags: str) -> subprocess.CompletedProcess:
         monkeypatch.chdir(tmp_path)

@@ -54,8 +54,8 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         ("01_bigram/by_hand", "--clip 1", "--clip does nothing in 01_bigram/by_hand"),
     ],
 )
-def test_one_line_and_exit_code_2(experiment, flags, said, refused, own_logs):
-    done = refused(experiment, flags)
+def test_one_line_and_exit_code_2(experiment, flags, said, in_process, own_logs):
+    done = in_process(experiment, flags)
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert said in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
     assert not results.results_path().exists() and not list(own_logs.glob("runs/**/checkpoint*"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import lesson
+from common import lesson, run
 from common.model.gpt import GPT
 from common.settings import Settings
 from common.summary import Result
@@ -125,7 +125,7 @@ def test_only_matrices_decay_where_the_recipe_says_so():
     assert len(decayed["params"]) + len(rest["params"]) == len(list(model.parameters()))
 
 
-def test_schedule_and_clipping_are_used_while_training(refused, text_file):
+def test_schedule_and_clipping_are_used_while_training(in_process, text_file):
     """Each changes the result: a schedule that is configured and never stepped would not."""
     for flags in (
         "",
@@ -138,7 +138,7 @@ def test_schedule_and_clipping_are_used_while_training(refused, text_file):
         "--beta2 0.5",
     ):
         command = f"--corpus {text_file} --steps 20 --n-layer 1 --n-embd 16 --batch-size 4 {flags}".strip()
-        done = refused("06_transformer/fast_gpt", command)  # which also runs what is not refused
+        done = in_process("06_transformer/fast_gpt", command)  # which also runs what is not in_process
         assert done.returncode == 0, done.stderr
     from common import results
 
@@ -171,6 +171,22 @@ def test_sizes_are_eight_and_the_largest_waits_to_be_asked():
     s = plan.own("huge", plan.defaults)
     with torch.device("meta"):
         assert sum(p.numel() for p in plan.arms["huge"](s, V).parameters()) > 10e6
+
+
+def test_a_short_form_has_a_short_warm_up_but_an_arms_own_stays():
+    """A warm-up of 100 in 700 steps is 17 in 120; the cells of the map whose idea is the warm-up keep theirs."""
+    assert lesson.course_plan("06_transformer/sizes").small()[0] == {"steps": 120, "warm_up": 17}
+    depth_map = lesson.course_plan("05_residual_norm/depth_map")
+    changed = dataclasses.replace(depth_map.defaults, **depth_map.small()[0])
+    assert depth_map.own("post-LN-warm-up-32", changed).warm_up == 100 and depth_map.own("post-LN-32", changed).warm_up == 0
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
+    def board(results, folder):
+        raise RuntimeError("no fit was found")
+
+    plan = dataclasses.replace(lesson.course_plan("06_transformer/sizes"), board=board)
+    assert run._board(plan, [], tmp_path) == [] and "no fit was found" in capsys.readouterr().out
 
 
 def test_the_pictures_of_all_sizes(tmp_path):
