@@ -125,3 +125,31 @@ def curves(found: list[tuple], labels: tuple[str, str], title: str, path: Path) 
         axes.legend(fontsize=8)
         save(figure, path.with_suffix(".png"))
     return path.with_suffix(".png")
+
+
+def scaling(found: list[tuple], header: tuple[str, str, str, str], labels: tuple[str, str], title: str, path: Path) -> Path:
+    """Draw (panel, series, x, y) as a line for each series, a panel beside the other, all axes logarithmic. Returns the picture's path.
+
+    header: the names of the four in the table. labels: of x and of the first panel's y; a panel's title says what else its y may be.
+    """
+    write_table(path, list(header), found)
+    panels, series = (list(dict.fromkeys(point[i] for point in found)) for i in (0, 1))
+    with plt.rc_context(STYLE):
+        figure, row = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), squeeze=False)
+        for axes, panel in zip(row[0], panels, strict=True):
+            for colour, marker, name in zip(COLOURS, "osD^vP", series, strict=False):
+                own = [point[2:] for point in found if point[:2] == (panel, name)]
+                if own:
+                    axes.plot(*zip(*own, strict=True), f"{marker}-", ms=4, lw=1.2, color=colour, label=name)
+            ticks = sorted({point[2] for point in found if point[0] == panel})
+            axes.set(xscale="log", yscale="log", xlabel=labels[0])
+            axes.set_title(panel, fontsize=9)
+            axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
+            axes.minorticks_off()
+            axes.yaxis.set_major_formatter("{x:g}")
+        row[0][0].set_ylabel(labels[1])
+        row[0][0].legend(fontsize=8)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        figure.tight_layout()
+        save(figure, path.with_suffix(".png"))
+    return path.with_suffix(".png")

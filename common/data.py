@@ -16,7 +16,9 @@ from torch import Tensor
 from common.corpora import Corpus, load_names, load_text
 from common.errors import UserError
 from common.settings import NamesSettings, Settings
-from common.tokenizer import CharTokenizer
+from common.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, make
+
+LOGITS = 2**26  # at most so many are computed at once for a score: with 100,000 entries, 128 windows would be gigabytes
 
 
 class TextSplit:
@@ -25,8 +27,8 @@ class TextSplit:
     tokens (N + 1,): the N tokens and the one that precedes them, which is context only.
     """
 
-    def __init__(self, tokens: Tensor, characters: int, block_size: int):
-        self.tokens, self.characters, self.block_size = tokens, characters, block_size
+    def __init__(self, tokens: Tensor, characters: int, block_size: int, rows: int = 128):
+        self.tokens, self.characters, self.block_size, self.rows = tokens, characters, block_size, rows
         self.windows = tokens.unfold(0, min(block_size + 1, len(tokens)), 1)  # (N - T + 1, T + 1), a view
         self.choices = len(self.windows)
 
@@ -38,9 +40,9 @@ class TextSplit:
         windows = self.windows[starts]
         return windows[:, :-1], windows[:, 1:]
 
-    def in_order(self, rows: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+    def in_order(self, rows: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Every target exactly once, in windows that do not overlap, `rows` at a time; the last window may be shorter."""
-        whole = len(self) // self.block_size
+        rows, whole = rows or self.rows, len(self) // self.block_size
         for first in range(0, whole, rows):
             yield self.at(torch.arange(first, min(first + rows, whole), device=self.tokens.device) * self.block_size)
         rest = self.tokens[whole * self.block_size :]
@@ -49,11 +51,11 @@ class TextSplit:
 
     def head(self, tokens: int) -> "TextSplit":
         """The first `tokens` tokens; its characters are in proportion, exact where a token is a character."""
-        return TextSplit(self.tokens[: tokens + 1], round(self.characters * tokens / len(self)), self.block_size)
+        return TextSplit(self.tokens[: tokens + 1], round(self.characters * tokens / len(self)), self.block_size, self.rows)
 
     def tail(self, tokens: int) -> "TextSplit":
         """The last `tokens` tokens; its characters count as one per token, so only its loss has a meaning."""
-        return TextSplit(self.tokens[-(tokens + 1) :], tokens, self.block_size)
+        return TextSplit(self.tokens[-(tokens + 1) :], tokens, self.block_size, self.rows)
 
 
 class NameSplit:
@@ -99,7 +101,7 @@ class Data:
     """What a run learns from and is measured on."""
 
     corpus: Corpus
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     train: TextSplit | NameSplit
     validation: TextSplit | NameSplit
     test: TextSplit | NameSplit
@@ -129,21 +131,25 @@ class Data:
         return dataclasses.replace(self, seed=seed)
 
 
-def text_data(s: Settings, device: str = "cpu", tokenizer=None) -> Data:
-    """Running text, cut by characters and then tokenised, so that every tokenizer is measured on the same characters."""
+def text_data(s: Settings, device: str = "cpu", tokenizer: Tokenizer | None = None, learn=BPETokenizer.train) -> Data:
+    """Running text, cut by characters and then tokenised, so that every tokenizer is measured on the same characters.
+
+    A vocabulary that the settings ask for is learned from the training text, with `learn(text, vocab_size)`.
+    """
     corpus = load_text(s.corpus)
-    tokenizer = tokenizer or CharTokenizer(corpus.text)
     ends = [int(0.9 * len(corpus.text)), int(0.95 * len(corpus.text)), len(corpus.text)]
     parts = [corpus.text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    tokenizer = tokenizer or make(s.tokenizer, corpus.text, parts[0], learn)
     tokens = [tokenizer.encode(part) for part in parts]
     if min(map(len, tokens)) < 1 or len(tokens[0]) <= s.block_size:
         raise UserError(
             f"corpus {corpus.name!r} is too short: its {len(corpus.text)} characters give {len(tokens[0])} training tokens, "
             f"a window takes {s.block_size + 1}; use a longer text or a smaller --block-size"
         )
-    splits = [TextSplit(torch.from_numpy(tokens[0]), len(parts[0]), s.block_size)]
+    rows = max(1, min(128, LOGITS // (s.block_size * tokenizer.vocab_size)))
+    splits = [TextSplit(torch.from_numpy(tokens[0]), len(parts[0]), s.block_size, rows)]
     for before, own, part in zip(tokens, tokens[1:], parts[1:], strict=False):
-        splits.append(TextSplit(torch.from_numpy(np.concatenate([before[-1:], own])), len(part), s.block_size))
+        splits.append(TextSplit(torch.from_numpy(np.concatenate([before[-1:], own])), len(part), s.block_size, rows))
     return Data(corpus, tokenizer, *splits, batch_size=s.batch_size, device=device)
 
 

@@ -1,201 +1,125 @@
-"""Sampling text from a model, and `python -m common.generate RUN`."""
+"""Let a trained run write.
 
-import hashlib
+From the command line:
+
+    python -m common.generate RUN --prompt "KING"     what follows the prompt (or each of several)
+    python -m common.generate RUN                     a conversation: each line that is typed is gone on from
+
+RUN is the folder of a run, or the name of a script: its run at default settings with seed 1.
+"""
+
+import dataclasses
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Annotated
 
-import torch
 import tyro
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from common import checkpoint, lesson
-from common.data import Data
-from common.errors import UserError, command
-from common.settings import Settings, flags, parse_as
-from common.tokenizer import from_state
-
-
-def filtered(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
-    """Logits (..., V) with all but the `top_k` most likely, or all outside the smallest set of probability `top_p`, at -inf.
-
-    Source: top-p is nucleus sampling, Holtzman et al. 2020, arXiv:1904.09751.
-    """
-    if top_k is not None:
-        smallest = logits.topk(min(top_k, logits.size(-1))).values[..., -1:]
-        logits = logits.masked_fill(logits < smallest, -torch.inf)
-    if top_p is not None:
-        ordered, places = logits.sort(descending=True)
-        before = F.softmax(ordered, dim=-1).cumsum(dim=-1) - F.softmax(ordered, dim=-1)  # probability of all likelier tokens
-        keep = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, places, before < top_p)
-        logits = logits.masked_fill(~keep, -torch.inf)
-    return logits
-
-
-@torch.no_grad()
-def generate(
-    model: nn.Module,
-    ids: Tensor,
-    block_size: int,
-    length: int,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: torch.Generator | None = None,
-) -> Iterator[Tensor]:
-    """Yield `length` tokens (B,), one at a time, that go on from `ids` (B, T). Temperature 0 always takes the most likely.
-
-    The model sees the last `block_size` tokens. `generator` lives on the CPU, so a seed gives the same text on every device.
-    """
-    training = model.training
-    model.eval()
-    try:
-        for _ in range(length):
-            logits = model(ids[:, -block_size:])  # (B, T, V) or (B, V)
-            logits = (logits[:, -1] if logits.ndim == 3 else logits).float().cpu()
-            if temperature == 0:
-                chosen = logits.argmax(dim=-1)
-            else:
-                weights = F.softmax(filtered(logits / temperature, top_k, top_p), dim=-1)
-                chosen = torch.multinomial(weights, 1, generator=generator).squeeze(1)
-            chosen = chosen.to(ids.device)
-            ids = torch.cat([ids, chosen[:, None]], dim=1)
-            yield chosen
-    finally:
-        model.train(training)
-
-
-def text(model: nn.Module, tokenizer, block_size: int, prompt: str, length: int, seed: int, device: str = "cpu", **how) -> str:
-    """`prompt` and what follows it. Raises UserError when the vocabulary lacks a character of the prompt."""
-    ids = torch.from_numpy(tokenizer.encode(prompt))[None].to(device)
-    generator = torch.Generator().manual_seed(seed)
-    return prompt + tokenizer.decode(int(token) for token in generate(model, ids, block_size, length, generator=generator, **how))
-
-
-def names(
-    model: nn.Module, tokenizer, block_size: int, known: frozenset[str], count: int, seed: int, prompt: str = "", device: str = "cpu", **how
-) -> list[str]:
-    """`count` different names that are not in `known`, each beginning with `prompt`; fewer if the model hardly invents any."""
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.from_numpy(tokenizer.encode("\n" * block_size + prompt))
-    found: dict[str, None] = {}
-    for _ in range(20):
-        rows = torch.stack(
-            list(generate(model, start.repeat(2 * count, 1).to(device), block_size, 30, generator=generator, **how)), dim=1
-        )  # (B, 30)
-        for row in rows.tolist():
-            name = prompt + tokenizer.decode(row).split("\n")[0]
-            if name != prompt and name not in known and len(found) < count:
-                found[name] = None
-        if len(found) == count:
-            break
-    return list(found)
-
-
-# ---- from a run folder -----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Run:
-    """A trained model and what is needed to sample from it."""
-
-    model: nn.Module
-    tokenizer: object
-    settings: Settings
-    plan: lesson.Plan
-    state: dict
-    device: str
-
-    def sample(self, prompt: str = "", length: int = 300, seed: int = 1, **how) -> str:
-        """Text that goes on from `prompt`, or ten new names where the model was trained on names."""
-        data = self.plan.load(self.settings, self.device, self.tokenizer)
-        return sample(self.model, data, self.settings, seed, prompt, length, **how)
-
-
-def sample(model: nn.Module, data: Data, s: Settings, seed: int, prompt: str = "", length: int = 300, **how) -> str:
-    """What a model writes: text that goes on from `prompt` (default: a new line), or ten names that are in no training list."""
-    if not data.names:
-        start = prompt or ("\n" if "\n" in data.tokenizer.decode(range(data.tokenizer.vocab_size)) else data.corpus.text[0])
-        return text(model, data.tokenizer, s.block_size, start, length, seed, data.device, **how).strip("\n")
-    return " ".join(names(model, data.tokenizer, s.block_size, data.names, 10, seed, prompt, data.device))
-
-
-def run_folder(experiment: str, arm: str, seed: int, config: str) -> Path:
-    """Where the checkpoint of a run is kept."""
-    return lesson.logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
-
-
-def board_folder(plan: lesson.Plan, s: Settings, corpus: str, arms: list[str], seeds) -> Path:
-    """Where the pictures of these arms and seeds together are kept: one folder for each choice, setting and state of the code."""
-    runs = [f"{plan.config(arm, s, corpus)}:{arm}:{seed}" for arm in arms for seed in sorted(seeds)]
-    digest = hashlib.sha256(" ".join([lesson.code_hash(plan.script), *runs]).encode()).hexdigest()[:12]
-    return lesson.logs_folder() / "runs" / plan.experiment / f"board-{digest}"
-
-
-def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
-    """The folder of the newest run with these settings. Raises UserError that names the runs there are, and the command to train."""
-    folders = [path.parent for path in run_folder(plan.experiment, arm, seed, "x").parent.glob(f"{arm}-seed{seed}-*/{checkpoint.NAME}")]
-    trained = {folder: type(plan.defaults)(**checkpoint.load(folder / checkpoint.NAME).state["settings"]) for folder in folders}
-    found = [folder for folder, settings in trained.items() if settings == plan.own(arm, s)]
-    if not found:
-        others = sorted({flags(plan.own(arm, plan.defaults), settings) or "the default settings" for settings in trained.values()})
-        there = f"; there are runs with {' and with '.join(others)}" if others else ""
-        choice = f" --arms {arm}" if len(plan.arms) > 1 else ""
-        command = f"python {plan.experiment}.py --seeds {seed}{choice} {flags(plan.defaults, s)}".strip()
-        raise UserError(
-            f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these settings{there}; train it first: {command}"
-        )
-    return max(found, key=lambda folder: (folder / checkpoint.NAME).stat().st_mtime)
-
-
-def load_run(folder: Path, device: str = "cpu") -> Run:
-    """The model of a run folder. Raises UserError if it holds no checkpoint of a script of this project as the script is now."""
-    saved = checkpoint.load(folder / checkpoint.NAME)
-    experiment = str(saved.state["experiment"])
-    script = (lesson.ROOT / f"{experiment}.py").resolve()
-    if script.parent.parent != lesson.ROOT or not script.is_file():
-        raise UserError(f"{folder} names the script {experiment!r}, which is not in this project; only runs of its own scripts are loaded")
-    if saved.state.get("code_hash") != lesson.code_hash(script):
-        raise UserError(f"{folder} was trained by another version of {experiment}.py; train again")
-    plan = lesson.plan(script)
-    s = type(plan.defaults)(**saved.state["settings"])
-    tokenizer = from_state(saved.state["tokenizer"])
-    model = plan.arms[saved.state["arm"]](s, tokenizer.vocab_size).to(device)
-    checkpoint.restore_model(saved, model)
-    return Run(model, tokenizer, s, plan, saved.state, device)
-
-
-def locate(name: str) -> Path:
-    """The run that a name means: a run folder, or an experiment's run at default settings with seed 1. Raises UserError."""
-    if (Path(name) / checkpoint.NAME).exists():
-        return Path(name)
-    if Path(name).is_dir():
-        raise UserError(f"{name} holds no {checkpoint.NAME}; give the folder of a run, or the name of an experiment")
-    reference = lesson.refer(name)
-    return find_run(lesson.course_plan(reference.experiment), reference.arm, 1, reference.settings())
+from common import results
+from common.errors import UserError, command, nearest
+from common.runs import Run, load_run, locate
+from common.sampling import Sampling, start_of, stream, texts
+from common.settings import parse_as
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Sample from the checkpoint of a run."""
+    """Let a trained run write. Without --prompt, each line that is typed is gone on from."""
 
     run: tyro.conf.Positional[str] = ""
     """A run folder, or an experiment (`multi_head`): its run at default settings with seed 1."""
-    prompt: str = ""
-    """Text to go on from."""
+    prompt: tuple[str, ...] | None = None
+    """Text to go on from; several are gone on from together."""
     length: int = 300
-    """Tokens to add."""
-    temperature: float = 1.0
-    """0 takes the most likely token every time; above 1 is wilder than the training text."""
-    top_k: int | None = None
-    """Choose among the k most likely tokens only."""
-    top_p: float | None = None
-    """Choose among the likeliest tokens that together have this probability."""
+    """Tokens to add at most."""
+    stop: str = ""
+    """End where the model writes this."""
     seed: int = 1
     """The same seed gives the same text."""
+    how: Annotated[Sampling, tyro.conf.arg(name="")] = field(default_factory=Sampling)
+
+
+OWN = ("length", "seed", "stop")
+COMMANDS = [name.replace("_", "-") for name in (*OWN, *(f.name for f in dataclasses.fields(Sampling)))]
+HELP = f"quit ends, clear forgets what was written, /temperature 0.8 sets (so do /{', /'.join(COMMANDS)})"
+
+
+def banner(run: Run) -> str:
+    """What this is: script, parameters, vocabulary, layers, corpus, and the result of the test."""
+    state, s = run.state, run.settings
+    row = results.logged(state)
+    facts = [
+        f"{sum(p.numel() for p in run.model.parameters()):,} parameters",
+        f"vocabulary {run.tokenizer.name} of {run.tokenizer.vocab_size:,}",
+        *([f"{s.n_layer} layers"] if "n_layer" in run.plan.reads(state["arm"], s) else []),
+        f"{state['step']:,} steps on {state['corpus']}",
+        f"test {row['test_bpc']:.3f} bits per character" if row and not row["diverged"] else "not in the results file",
+    ]
+    arm = "" if state["arm"] == "default" else f":{state['arm']}"
+    return f"{state['experiment']}{arm}, seed {state['seed']}: {' · '.join(facts)}"
+
+
+def write(run: Run, prompt: str, a: Arguments) -> str:
+    """Print what follows `prompt` as it comes. Returns it."""
+    parts = []
+    how = dataclasses.asdict(a.how)
+    for part in stream(run.model, run.tokenizer, run.settings.block_size, prompt, a.length, a.seed, run.device, a.stop, **how):
+        print(part, end="", flush=True)
+        parts.append(part)
+    print()
+    return "".join(parts)
+
+
+def change(line: str, a: Arguments) -> Arguments:
+    """The arguments after a line as `/temperature 0.8`. Raises UserError for what cannot be set, or not so."""
+    name, _, value = line.removeprefix("/").partition(" ")
+    name = name.replace("-", "_")
+    if name.replace("_", "-") not in COMMANDS:
+        raise UserError(f"/{name} is not known{nearest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
+    try:
+        value = (str if name == "stop" else int if name in ("length", "seed", "top_k") else float)(value)
+    except ValueError:
+        raise UserError(f"/{name.replace('_', '-')} takes a number, not {value.strip()!r}") from None
+    changed = (
+        dataclasses.replace(a, **{name: value}) if name in OWN else dataclasses.replace(a, how=dataclasses.replace(a.how, **{name: value}))
+    )
+    check(changed)
+    return changed
+
+
+def check(a: Arguments) -> None:
+    """Raises UserError for what cannot be meant."""
+    if a.length < 1:
+        raise UserError(f"--length {a.length} makes no sense; it must be at least 1")
+    if not 0 <= a.seed < 2**63:
+        raise UserError(f"--seed {a.seed} makes no sense; it must be at least 0 and below 2^63")
+    if a.prompt is not None and "" in (a.prompt or ("",)):
+        raise UserError("--prompt is empty; give at least one character to go on from, or leave --prompt out")
+    a.how.check()
+
+
+def converse(run: Run, a: Arguments) -> None:
+    """Go on from each line that is typed, and from all that was written before, until `quit` or the end of the input."""
+    text = ""
+    print(HELP, file=sys.stderr)
+    while True:
+        try:
+            line = input("> ")
+        except EOFError:
+            return
+        try:
+            if line.strip() == "quit":
+                return
+            if line.strip() == "clear":
+                text = ""
+            elif line.startswith("/"):
+                a = change(line, a)
+            else:
+                longer = f"{text}\n{line}" if text else line or start_of(run.data())
+                run.tokenizer.encode(longer)
+                text = longer + write(run, longer, a)
+        except UserError as error:  # a slip of the pen does not end the conversation
+            print(f"error: {error}", file=sys.stderr)
 
 
 @command
@@ -203,19 +127,24 @@ def main() -> None:
     a = parse_as(Arguments, sys.argv[1:])
     if not a.run:
         raise UserError("name a run folder or an experiment: python -m common.generate multi_head --prompt KING (--help lists all flags)")
-    if a.temperature < 0:
-        raise UserError(f"--temperature {a.temperature} makes no sense; it must be 0 or above")
-    if a.top_p is not None and not 0 < a.top_p <= 1:
-        raise UserError(f"--top-p {a.top_p} makes no sense; it must be above 0 and at most 1")
-    if a.top_k is not None and a.top_k < 1:
-        raise UserError(f"--top-k {a.top_k} makes no sense; it must be at least 1")
-    if a.length < 1:
-        raise UserError(f"--length {a.length} makes no sense; it must be at least 1")
-    folder = locate(a.run)
-    run = load_run(folder)
-    print(folder, file=sys.stderr)
-    how = {"temperature": a.temperature, "top_k": a.top_k, "top_p": a.top_p}
-    print(run.sample(a.prompt, a.length, a.seed, **how))
+    check(a)
+    run = load_run(locate(a.run))
+    print(banner(run), file=sys.stderr)
+    for prompt in a.prompt or ():
+        run.tokenizer.encode(prompt)
+    if "/names_" in run.plan.experiment:
+        if a.stop or a.length != Arguments.length:
+            raise UserError("--stop and --length do nothing for names, which end where they end; leave them out")
+        for prompt in a.prompt or ("",):
+            print(run.sample(prompt, seed=a.seed, **dataclasses.asdict(a.how)))
+    elif a.prompt is None:
+        converse(run, a)
+    elif len(a.prompt) == 1:
+        print(a.prompt[0], end="")
+        write(run, a.prompt[0], a)
+    else:
+        own = (run.model, run.tokenizer, run.settings.block_size)
+        print("\n\n".join(texts(*own, a.prompt, a.length, a.seed, run.device, a.stop, **dataclasses.asdict(a.how))))
 
 
 if __name__ == "__main__":

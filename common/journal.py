@@ -33,14 +33,14 @@ class Stopped(Exception):
 
 
 class Journal:
-    """Keeps the record of one run (one arm, one seed) in its folder.
+    """Keeps the record of one run (one arm, one seed) in its folder: of so many steps, or of so many seconds of training.
 
     `steps()` yields the numbers of the steps still to do; `record(loss)` ends each. The clock runs during steps only: neither
     validation nor saving counts as training time.
     """
 
-    def __init__(self, folder: Path, data: Data, steps: int, state: dict, resume: bool, label: str, probe=None):
-        self.folder, self.data, self.total, self.label, self.probe = folder, data, steps, label, probe
+    def __init__(self, folder: Path, data: Data, steps: int, state: dict, resume: bool, label: str, probe=None, seconds: float = 0):
+        self.folder, self.data, self.total, self.label, self.probe, self.limit = folder, data, steps, label, probe, seconds
         self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "probes": [], "loss_sum": 0.0, "loss_count": 0}
         self.resume, self.stop, self.looped, self.loss = resume, False, False, math.nan
         trained = steps * data.batch_size * data.predicted
@@ -51,6 +51,10 @@ class Journal:
     @property
     def path(self) -> Path:
         return self.folder / checkpoint.NAME
+
+    @property
+    def finished(self) -> bool:
+        return self.state["seconds"] >= self.limit if self.limit else self.state["step"] >= self.total
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -84,13 +88,14 @@ class Journal:
             self.path.unlink(missing_ok=True)
             self._evaluate()
         with tqdm(
-            total=self.total, initial=self.state["step"], desc=self.label, unit="step", dynamic_ncols=True, leave=False, **PACE
-        ) as self.bar:
-            for step in range(self.state["step"], self.total):
+            total=None if self.limit else self.total, initial=self.state["step"], desc=self.label, unit="step", dynamic_ncols=True,
+            leave=False, **PACE,
+        ) as self.bar:  # fmt: skip
+            while not self.finished:
                 start = time.perf_counter()
-                yield step
+                yield self.state["step"]
                 self.state["seconds"] += time.perf_counter() - start
-                self._after(step + 1)
+                self._after(self.state["step"] + 1)
 
     def finish(self, model: nn.Module, seconds: float) -> None:
         """End a run that took no steps, as counting does: its time is `seconds`, its checkpoint the finished model."""
@@ -111,8 +116,10 @@ class Journal:
         self.state["step"] = done
         self.bar.update()
         if done % 10 == 0:
-            self.bar.set_postfix_str(f"loss {self.loss:.3f}", refresh=False)
-        if done % self.every == 0 or done == self.total:
+            clock = f", {self.state['seconds']:.0f} of {self.limit:g} s" if self.limit else ""
+            self.bar.set_postfix_str(f"loss {self.loss:.3f}{clock}", refresh=False)
+        due = self.state["seconds"] * EVALUATIONS > self.limit * len(self.state["curve"]) if self.limit else done % self.every == 0
+        if due or self.finished:
             self._evaluate()
             self._save()
         if self.stop:
@@ -150,7 +157,13 @@ class Journal:
 
     def _restore(self) -> None:
         saved = checkpoint.load(self.path)
-        for key, what in (("config_hash", "settings"), ("code_hash", "code"), ("corpus", "corpus"), ("seed", "seed")):
+        for key, what in (
+            ("config_hash", "settings"),
+            ("code_hash", "code"),
+            ("corpus", "corpus"),
+            ("tokenizer", "vocabulary"),
+            ("seed", "seed"),
+        ):
             if saved.state.get(key) != self.state[key]:
                 raise UserError(f"cannot resume {self.folder}: its {what} changed since; run once without --resume")
         checkpoint.restore_training(saved, self.model, self.optimizer)

@@ -17,8 +17,9 @@ from common.corpora import family_of
 from common.errors import UserError, nearest
 from common.fingerprint import ROOT, code_hash
 from common.settings import ARCHITECTURE, RECIPE, Reading, Settings, config_hash, parse
+from common.tokenizer import identity
 
-FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds")
+FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds", "Stairs")
 
 COURSE = (
     "01_bigram/count_bigram",
@@ -45,6 +46,10 @@ COURSE = (
     "06_transformer/gpt",
     "06_transformer/fast_gpt",
     "06_transformer/sizes",
+    "07_tokenizer_gqa/bpe",
+    "07_tokenizer_gqa/weight_tying",
+    "07_tokenizer_gqa/kv_cache",
+    "07_tokenizer_gqa/gqa",
 )
 
 BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage
@@ -103,6 +108,11 @@ class Lesson:
         return ["", *(v.strip() for v in self.fields.get("Also", "").split(";") if v.strip())]
 
     @property
+    def stairs(self) -> list[str]:
+        """The arms that stand in the staircase, where the header names them: of a script with many, only some are stairs."""
+        return _words(self.fields.get("Stairs", ""))
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds the course runs this script with: 1, 2 and 3, or more where those leave a question open."""
         return [int(seed) for seed in self.fields.get("Seeds", "1 2 3").split()]
@@ -146,6 +156,7 @@ class Plan:
     picture: Callable | None
     probe: Callable | None = None
     board: Callable | None = None
+    measure: Callable | None = None
     presets: dict = field(default_factory=dict)
     quick: dict = field(default_factory=dict)
 
@@ -195,12 +206,13 @@ class Plan:
 
     def ignores(self, arm: str, s: Settings) -> set[str]:
         """The settings that make no difference to this arm: parts its model does not have, steps where nothing is trained."""
-        counted = set() if self.trains(arm) else {"steps", "batch_size", "lr", "init_from", *RECIPE}
-        own_loop = set() if self.train.__module__ == "common.train" else {"dtype", *RECIPE}
+        counted = set() if self.trains(arm) else {"steps", "seconds", "batch_size", "lr", "init_from", "tokenizer", *RECIPE}
+        own_loop = set() if self.train.__module__ == "common.train" else {"dtype", "seconds", "tokenizer", *RECIPE}
         return set(ARCHITECTURE) - self.reads(arm, s) - {"block_size"} | counted | own_loop
 
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
-        return config_hash(self.own(arm, s), self.reads(arm, s), corpus)
+        own = self.own(arm, s)
+        return config_hash(replace(own, tokenizer=identity(own.tokenizer)), self.reads(arm, s), corpus)
 
 
 class Planned(BaseException):
@@ -234,10 +246,7 @@ def course_plan(experiment: str) -> Plan:
 
 @dataclass(frozen=True)
 class Reference:
-    """One line of the course: an experiment, an arm, and the flags it was run with.
-
-    Written `02_attention/bigram`, `ngram:5` or `names_mlp --keep-duplicates`.
-    """
+    """One line of the course, an experiment, arm and flags: `02_attention/bigram`, `ngram:5` or `names_mlp --keep-duplicates`."""
 
     experiment: str
     arm: str

@@ -141,7 +141,7 @@ def staircase(frame, path: Path, mark: str) -> None:
         _label_ends(axes, len(stages) - 0.4, [(y, label, "#555555") for y, label in zip(floors.test_bpc, floors.label, strict=True)], gap)
         folders = list(dict.fromkeys(label.split("/")[0] for label in stages.label))
         for x, (_, stage) in enumerate(stages.iterrows()):
-            colour = COLOURS[folders.index(stage.label.split("/")[0]) % 6]
+            colour = COLOURS[folders.index(stage.label.split("/")[0]) % 8]
             axes.errorbar(x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, capsize=4)
             top = (x, stage.test_bpc + stage.half)  # above the interval: beside it, it would hide the next dot
             axes.annotate(
@@ -150,7 +150,7 @@ def staircase(frame, path: Path, mark: str) -> None:
         names = [label.split("/")[1] for label in stages.label]
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
         for tick, label in zip(axes.get_xticklabels(), stages.label, strict=True):
-            tick.set_color(COLOURS[folders.index(label.split("/")[0]) % 6])
+            tick.set_color(COLOURS[folders.index(label.split("/")[0]) % 8])
         axes.grid(axis="x", visible=False)
         axes.set(
             title="The staircase: what does each idea buy? (lower is better)",

@@ -6,6 +6,7 @@ From the command line:
     python -m common.report --check   change nothing; exit 1 and name the place if either does not follow from the results
 """
 
+import hashlib
 import io
 import math
 import shutil
@@ -33,7 +34,7 @@ def staircase_data(measured: Measured) -> str:
         if (
             reference.experiment != "01_bigram/ngram"
             and not reference.flags
-            and not course_plan(reference.experiment).board
+            and _is_a_stair(reference)
             and set(rows.corpus) == {"tinyshakespeare"}
             and not rows.diverged.any()
         ):
@@ -42,9 +43,15 @@ def staircase_data(measured: Measured) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _is_a_stair(reference: Reference) -> bool:
+    """Whether a line of the course stands in the staircase: not the many arms of a picture, unless the header names them."""
+    plan = course_plan(reference.experiment)
+    return reference.arm in plan.lesson.stairs if plan.lesson.stairs else not plan.board
+
+
 def curve_points(reference: Reference, row, tracked) -> list[list]:
     """The learning curve that belongs to a row: from its run folder, or from the tracked file of an earlier report. Raises UserError."""
-    from common.generate import run_folder
+    from common.runs import run_folder
 
     curve = read_curve(run_folder(reference.experiment, reference.arm, row.seed, row.config_hash))
     if curve and curve[-1][2] == row.val_loss:
@@ -87,15 +94,17 @@ def curves_data(measured: Measured, stage: str, path: Path) -> str | None:
 
 
 def drawing() -> list[str]:
-    """The scripts that draw pictures of their own: in a run (`picture`) or of all their runs together (`board`)."""
-    return [e for e in COURSE if course_plan(e).picture or course_plan(e).board]
+    """The scripts that draw pictures of their own: in a run (`picture`), of all their runs (`board`), or of what they `measure`."""
+    return [e for e in COURSE if any(getattr(course_plan(e), kind) for kind in ("picture", "board", "measure"))]
 
 
 def drawn_by(experiment: str) -> tuple[Path, str]:
     """The folder where a script's course run leaves its pictures, and what stands for settings and code that drew them."""
-    from common.generate import board_folder, run_folder
+    from common.runs import board_folder, measured_folder, run_folder
 
     reference, plan = refer(experiment), course_plan(experiment)
+    if plan.measure:
+        return measured_folder(plan), measured_folder(plan).name
     if plan.board:
         folder = board_folder(plan, plan.defaults, family_of(plan.defaults.corpus), plan.course_arms, plan.lesson.seeds)
         return folder, folder.name
@@ -110,6 +119,12 @@ def picture_paths(experiment: str) -> list[tuple[Path, Path]]:
     return [(folder / f"{stem}.csv", target / f"{name}_{stem}.csv") for stem in sorted(stems)]
 
 
+def _with_tables(source: str, paths: list[Path]) -> str:
+    """What stands for the drawing of a picture, and for the tables beside it that have no picture of their own to be marked."""
+    tables = "".join(path.read_text(encoding="utf-8") for path in paths if path.exists() and not path.with_suffix(".png").exists())
+    return f"{source} {hashlib.sha256(tables.encode()).hexdigest()[:12]}" if tables else source
+
+
 def update_pictures() -> None:
     """Take over the pictures that scripts drew, marked with the code and settings that drew them."""
     for experiment in drawing():
@@ -117,10 +132,14 @@ def update_pictures() -> None:
         path = folder / checkpoint.NAME
         if path.exists() and checkpoint.load(path).state["code_hash"] != refer(experiment).code:
             continue  # drawn by a version of the script that is no longer there
-        for drawn, tracked in picture_paths(experiment):
+        paths = picture_paths(experiment)
+        source = _with_tables(source, [drawn for drawn, _ in paths])
+        for drawn, tracked in paths:
             if drawn.exists():
                 shutil.copyfile(drawn, tracked)
-                plots.copy_marked(drawn.with_suffix(".png"), tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), source)
+                picture = drawn.with_suffix(".png")
+                if picture.exists():  # some tables have none
+                    plots.copy_marked(picture, tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), source)
 
 
 def stale_pictures(measured: Measured) -> list[str]:
@@ -130,8 +149,12 @@ def stale_pictures(measured: Measured) -> list[str]:
         pairs = [(drawn, tracked) for drawn, tracked in picture_paths(experiment) if tracked.exists()]
         if not pairs:
             found.append(f"{experiment} has drawn no picture yet: python -m common.tools.course run {experiment} --again")
-        for _, tracked in pairs:
-            found += plots.mark_problem(tracked, tracked.read_text(encoding="utf-8"), drawn_by(experiment)[1])
+        source = _with_tables(drawn_by(experiment)[1], [tracked for _, tracked in pairs])
+        pictures = [tracked for _, tracked in pairs if tracked.with_suffix(".png").exists()]
+        if pairs and not pictures:
+            found.append(f"the pictures of {experiment} are missing")
+        for tracked in pictures:
+            found += plots.mark_problem(tracked, tracked.read_text(encoding="utf-8"), source)
         if course_plan(experiment).board:
             found += board_problems(measured, experiment, [tracked for _, tracked in pairs])
     return found
@@ -208,10 +231,10 @@ def check(readme: Path) -> list[str]:
 def write(readme: Path) -> None:
     """Rewrite README and every plot."""
     measured = Measured()
-    text = render(readme.read_text(encoding="utf-8"), measured)
     for path, data in plot_data(measured).items():
         draw(path, data)
     update_pictures()
+    text = render(readme.read_text(encoding="utf-8"), measured)  # after the pictures, whose data it may show
     readme.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -1,8 +1,6 @@
 """`run()`: the one call at the end of a script. Command line -> seeds x arms -> train -> measure -> results."""
 
 import dataclasses
-import datetime
-import math
 import shlex
 import sys
 import time
@@ -12,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import checkpoint, generate, lesson, memory, results, summary
+from common import checkpoint, lesson, memory, record, results, runs, sampling, summary
 from common.data import Data, text_data
 from common.errors import UserError, command, nearest
 from common.journal import Diverged, Journal, Stopped
 from common.lesson import Plan
-from common.metrics import PROTOCOL, Score, score
 from common.overfit import overfit
-from common.settings import ARCHITECTURE, Options, Reading, Settings, flag, parse
+from common.settings import Options, Reading, Settings, flag, parse
 from common.summary import Result
+from common.tokenizer import UnreachableError
 from common.train import train as train_with_adamw
 
 Arms = dict[str, Callable[[Settings, int], nn.Module]]
@@ -35,6 +33,7 @@ def run(
     picture: Callable | None = None,
     probe: Callable | None = None,
     board: Callable | None = None,
+    measure: Callable | None = None,
     presets: dict[str, dict] | None = None,
     quick: dict | None = None,
 ) -> None:
@@ -44,11 +43,12 @@ def run(
     load(settings, device, tokenizer) -> Data. train(module, data, settings, journal) trains in place. picture(module, data, folder)
     draws what a script has to show and returns the paths of what it wrote. probe(module, x, y) -> {name: [value per layer]} is asked at
     each point of the learning curve, always with the same batch. board([Result, ...], folder) draws one picture of all runs, of a script
-    whose arms make sense together only. presets: {name: {setting: value}}. quick: {setting: value} of the smaller form, with "arms".
+    whose arms make sense together only. measure(folder, quick) measures once what no training shows (speed, memory) and returns the paths
+    of the pictures it wrote. presets: {name: {setting: value}}. quick: {setting: value} of the smaller form, with "arms".
     """
     script = Path(sys._getframe(1).f_globals["__file__"]).resolve()
     arms = model if isinstance(model, dict) else {"default": model}
-    plan = Plan(script, lesson.read_lesson(script), arms, settings, load, train, picture, probe, board, presets or {}, quick or {})
+    plan = Plan(script, lesson.read_lesson(script), arms, settings, load, train, picture, probe, board, measure, presets or {}, quick or {})
     if lesson.planning:
         raise lesson.Planned(plan)
     _main(plan)
@@ -67,6 +67,8 @@ def _main(plan: Plan) -> None:
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
     memory.keep_freed()
+    if options.measure and not plan.measure:
+        raise UserError(f"--measure does nothing in {plan.experiment}: it has nothing to measure besides training; leave it out")
     if options.generate:
         _generate(plan, arms, s, options, device)
     elif options.check:
@@ -102,7 +104,14 @@ def _check_settings(plan: Plan, arm: str, s: Settings) -> None:
     own = plan.own(arm, s)
     if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and own.n_embd % own.n_head:
         raise UserError(f"--n-embd {own.n_embd} is not divisible by --n-head {own.n_head}; each head takes an equal share of the width")
+    kv_heads = own.n_kv_head if "n_kv_head" in plan.reads(arm, plan.defaults) else 0
+    if kv_heads and own.n_head % kv_heads:
+        raise UserError(f"--n-head {own.n_head} is not divisible by {kv_heads} heads of keys and values; each is shared by equally many")
+    if s.init_from and s.tokenizer != plan.defaults.tokenizer:
+        raise UserError("--tokenizer does nothing with --init-from, which brings the tokenizer of that run; leave one of them out")
     given = {argument.partition("=")[0].strip("-").replace("-", "_") for argument in sys.argv[1:] if argument.startswith("--")}
+    if own.seconds and "steps" in given:
+        raise UserError(f"--steps does nothing in {plan.experiment}:{arm}, which trains for {own.seconds:g} seconds; leave it out")
     for name in getattr(plan.arms[arm], "settings", {}):
         if name in given:
             raise UserError(f"{flag(name)} does nothing in {plan.experiment}: each of its arms has its own; choose with --arms")
@@ -125,7 +134,7 @@ def _initial(s: Settings, seed: int) -> Path:
     if (Path(s.init_from) / checkpoint.NAME).exists():
         return Path(s.init_from) / checkpoint.NAME
     reference = lesson.refer(s.init_from)
-    path = generate.find_run(lesson.course_plan(reference.experiment), reference.arm, seed, reference.settings()) / checkpoint.NAME
+    path = runs.find_run(lesson.course_plan(reference.experiment), reference.arm, seed, reference.settings()) / checkpoint.NAME
     if checkpoint.load(path).state["code_hash"] != reference.code:
         raise UserError(
             f"--init-from {s.init_from}: {path.parent} was trained by another version of {reference.experiment}.py; train again"
@@ -141,21 +150,27 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
         results.check_writable()
     found: list[Result] = []
     data, loaded, paths, folder = None, None, [], None
-    runs = len(arms) * len(options.seeds)
+    total = len(arms) * len(options.seeds)
     try:
         for arm in arms:
             own = plan.own(arm, s)
-            if loaded != (own.corpus, own.block_size, own.batch_size):  # arms may differ in these too
-                data, loaded = _load_data(plan, own, device, options), (own.corpus, own.block_size, own.batch_size)
+            wanted = (own.corpus, own.tokenizer, own.block_size, own.batch_size)  # arms may differ in these too
+            try:
+                data, loaded = (data, loaded) if loaded == wanted else (_load_data(plan, own, device, options), wanted)
+            except UnreachableError as error:
+                if arm == arms[-1] and not found:  # there is no other arm that could go on
+                    raise
+                print(f"{plan.experiment}:{arm} is left out: {error}")
+                continue
             if plan.trains(arm):
                 memory.check(f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment, plan.arms[arm], own, data)
             for seed in options.seeds:
-                number = f"[{len(found) + 1}/{runs}] " if runs > 1 else ""
+                number = f"[{len(found) + 1}/{total}] " if total > 1 else ""
                 row, model, folder = _run_one(plan, arm, seed, own, options, data, number)
                 found.append(Result.of(row, folder))
                 if model is not None and seed == options.seeds[0] and not plan.board:
                     name = "" if arm == "default" else f" of {arm}"
-                    print(f"\nsample{name}, seed {seed}:\n{generate.sample(model, data, own, seed, options.prompt or '')}")
+                    print(f"\nsample{name}, seed {seed}:\n{sampling.sample(model, data, own, seed, options.prompt or '')}")
                     paths += plan.picture(model, data, folder) if plan.picture else []
     except (Stopped, KeyboardInterrupt):  # in a step, or between two runs
         again = shlex.join([*(a for a in sys.argv if a != "--resume"), "--resume"])
@@ -163,9 +178,11 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
         raise SystemExit(130) from None
     print(summary.table(plan, [r.row for r in found], s, data.corpus.family))
     if plan.board:
-        paths += _board(plan, found, generate.board_folder(plan, s, data.corpus.family, arms, options.seeds))
+        paths += _board(plan, found, runs.board_folder(plan, s, data.corpus.family, arms, options.seeds))
     else:
         paths += summary.curves(plan, found)
+    if options.measure or (plan.measure and options.log and s == plan.defaults):
+        paths += _measured(plan, options)
     for path in paths:
         print(f"picture     {path}")
     print(f"checkpoint  {folder}")
@@ -181,6 +198,19 @@ def _board(plan: Plan, found: list[Result], folder: Path) -> list[Path]:
         return []
 
 
+def _measured(plan: Plan, options: Options) -> list[Path]:
+    """The pictures of what a script measures besides training: once for each state of its code, or when asked to."""
+    folder = runs.measured_folder(plan)
+    known = sorted(folder.glob("*.png"))
+    if known and not options.measure:
+        print("speed and memory were measured before (--measure does it again)")
+        return known
+    print("measuring speed and memory ...", flush=True)
+    if options.quick:  # beside what is kept
+        folder = folder.with_name("measured-quick")
+    return plan.measure(folder, options.quick)
+
+
 def _run_one(
     plan: Plan, arm: str, seed: int, s: Settings, options: Options, data: Data, number: str = ""
 ) -> tuple[dict, nn.Module | None, Path]:
@@ -193,7 +223,7 @@ def _run_one(
         "experiment": plan.experiment, "arm": arm, "seed": seed, "settings": dataclasses.asdict(s), "tokenizer": data.tokenizer.state(),
         "corpus": data.corpus.name, "config_hash": config, "code_hash": lesson.code_hash(plan.script),
     }  # fmt: skip
-    folder = generate.run_folder(plan.experiment, arm, seed, config)
+    folder = runs.run_folder(plan.experiment, arm, seed, config)
     resume = options.resume
     if plan.board and resume:
         row, resume = _finished_cell(state, s, options.log, folder)
@@ -204,19 +234,19 @@ def _run_one(
         checkpoint.restore_model(checkpoint.load(start), model)
         print(f"starts from {start.parent}")
     name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
-    journal = Journal(folder, data, s.steps, state, resume, f"{number}{name} seed {seed}", plan.probe)
+    journal = Journal(folder, data, s.steps, state, resume, f"{number}{name} seed {seed}", plan.probe, s.seconds)
     with journal.held():
         try:
             start = time.perf_counter()
             plan.train(model, data.with_seed(seed), s, journal)
             journal.finish(model, time.perf_counter() - start)
-            scores = _measure(model, data, options.quick)
+            scores = record.measure(model, data, options.quick)
         except Diverged as why:
             print(f"{name} seed {seed} diverged ({why}); the row says so, the last good checkpoint is kept")
             scores = None
     if journal.stop:
         raise Stopped
-    row = _row(plan, arm, seed, s, data, reading.names, model, journal, scores)
+    row = record.row(plan, arm, seed, s, data, reading.names, model, journal, scores)
     if options.log and not (options.resume and results.logged(row)):
         results.append(row)
     return row, model if scores else None, folder
@@ -229,44 +259,8 @@ def _finished_cell(state: dict, s: Settings, log: bool, folder: Path) -> tuple[d
     if any(saved.get(key) != state[key] for key in ("config_hash", "code_hash", "corpus", "seed")):
         return None, False
     row = results.logged(state) if log else None
-    return row if row and (row["diverged"] or saved["step"] == s.steps) else None, True
-
-
-def _measure(model: nn.Module, data: Data, quick: bool) -> dict[str, Score]:
-    """Scores on validation, test, and the end of the training text, as long as the validation text. Raises Diverged if not finite.
-
-    In the smaller form, of which nothing is logged, on the test text only.
-    """
-    scores = {"test": score(model, data.test, data.device)}
-    if not quick:
-        scores |= {"train": score(model, data.train.tail(len(data.validation)), data.device)}
-        scores |= {"validation": score(model, data.validation, data.device)}
-    if not all(math.isfinite(found.loss) for found in scores.values()):
-        raise Diverged("a score is not finite")
-    return scores
-
-
-def _row(plan, arm, seed, s, data, reads, model, journal, scores) -> dict:
-    seconds = journal.state["seconds"]
-    tokens = journal.state["step"] * data.batch(0)[1].numel() if journal.looped else len(data.train)
-    row = dict.fromkeys(results.COLUMNS)
-    row |= {name: getattr(s, name) for name in ("block_size", "dtype", *(("batch_size", "steps", "lr") if journal.looped else ()))}
-    row |= {name: getattr(s, name) for name in ARCHITECTURE if name in reads and name in row}
-    row |= {
-        "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "experiment": plan.experiment, "arm": arm, "seed": seed, "corpus": data.corpus.name, "tokenizer": data.tokenizer.name,
-        "vocab_size": data.tokenizer.vocab_size, "params": sum(p.numel() for p in model.parameters()), "tokens_seen": tokens,
-        "train_seconds": round(seconds, 3), "tokens_per_second": round(tokens / seconds) if seconds else None, "device": data.device,
-        "diverged": scores is None, "config_hash": journal.state["config_hash"], "code_hash": journal.state["code_hash"],
-        "protocol": PROTOCOL, "git_commit": results.git_commit(), "torch_version": torch.__version__,
-    }  # fmt: skip
-    if scores:
-        test = scores["test"]
-        row |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_bpc": test.bpc, "test_perplexity": test.perplexity}
-    if scores and "validation" in scores:
-        val = scores["validation"]
-        row |= {"train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc, "last10_loss": (val + test).loss}
-    return row
+    finished = saved["seconds"] >= s.seconds if s.seconds else saved["step"] == s.steps
+    return row if row and (row["diverged"] or finished) else None, True
 
 
 # ---- the other things a script can do --------------------------------------------------------------------------------
@@ -275,5 +269,5 @@ def _row(plan, arm, seed, s, data, reads, model, journal, scores) -> dict:
 def _generate(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
     for arm in arms:
         for seed in options.seeds:
-            folder = generate.find_run(plan, arm, seed, s)
-            print(f"{folder}:\n{generate.load_run(folder, device).sample(options.prompt or '', seed=int(time.time()))}")
+            folder = runs.find_run(plan, arm, seed, s)
+            print(f"{folder}:\n{runs.load_run(folder, device).sample(options.prompt or '', seed=int(time.time()))}")

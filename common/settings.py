@@ -17,7 +17,14 @@ from common.errors import UserError, nearest
 
 FIRST = ("corpus", "steps", "batch_size", "block_size", "lr", "n_embd", "n_head", "n_layer", "dtype")  # there from the beginning
 RECIPE = ("warm_up", "cosine", "min_lr", "beta2", "weight_decay", "decay_matrices", "clip")  # how common.train goes about it
-ARCHITECTURE = ("n_layer", "n_head", "n_embd", "block_size", "dropout")  # what a model may or may not read; the rest concerns every run
+ARCHITECTURE = (
+    "n_layer",
+    "n_head",
+    "n_kv_head",
+    "n_embd",
+    "block_size",
+    "dropout",
+)  # what a model may or may not read; the rest concerns every run
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,12 @@ class Settings:
     """Longest gradient (norm over all parameters) that is not shortened; 0: none is."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic; bfloat16 is mixed precision with float32 weights."""
+    tokenizer: str = "char"
+    """What the text is cut into: char, byte, bpe-SIZE (learned from the training text), gpt2, cl100k_base, or a vocabulary file."""
+    seconds: float = 0.0
+    """Train for so many seconds, however many steps that makes; 0: for --steps."""
+    n_kv_head: int = 0
+    """Heads that keys and values have, each shared by several heads of queries; 0: as many as --n-head."""
     init_from: str | None = None
     """Start from the weights of an earlier run (experiment or run folder): fine-tuning."""
 
@@ -91,6 +104,8 @@ class Options:
     """Where to compute."""
     resume: bool = False
     """Go on from the last checkpoint, and skip what is finished."""
+    measure: bool = False
+    """Measure speed and memory again, where a script does so."""
     check: bool = False
     """Overfit one batch instead of training: proves in seconds that the model can learn."""
     generate: bool = False
@@ -179,13 +194,17 @@ def _validate(s: Settings, options: Options) -> None:
         raise UserError(f"--warm-up {s.warm_up} makes no sense; it must be at least 0")
     if s.warm_up >= s.steps and s.warm_up:
         raise UserError(f"--warm-up {s.warm_up} leaves no step at the full rate; it must be below --steps {s.steps}")
+    if s.cosine and s.seconds:
+        raise UserError("--cosine has to know its last step, which --seconds does not; use --steps, or leave --cosine out")
+    if s.n_kv_head < 0:
+        raise UserError(f"--n-kv-head {s.n_kv_head} makes no sense; it must be at least 0 (0: as many as --n-head)")
     if s.min_lr and not s.cosine:
         raise UserError(f"--min-lr {s.min_lr} does nothing without --cosine; add it, or leave --min-lr out")
     if not 0 <= s.min_lr <= s.lr:
         raise UserError(f"--min-lr {s.min_lr} makes no sense; it must be at least 0 and at most --lr {s.lr}")
     if not 0 < s.beta2 < 1:
         raise UserError(f"--beta2 {s.beta2} makes no sense; it must be above 0 and below 1")
-    for name in ("weight_decay", "clip"):
+    for name in ("weight_decay", "clip", "seconds"):
         if not 0 <= getattr(s, name) < float("inf"):
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 0")
     if not options.seeds:

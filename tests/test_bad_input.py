@@ -52,6 +52,17 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         ("06_transformer/sizes", "--sizes giant", "arm 'giant' is not known"),
         ("06_transformer/gpt", "--preset yardstik", "did you mean 'yardstick'"),
         ("01_bigram/by_hand", "--clip 1", "--clip does nothing in 01_bigram/by_hand"),
+        (BIGRAM, "--tokenizer gtp2", "tokenizer 'gtp2' is not known; did you mean 'gpt2'"),
+        (BIGRAM, "--tokenizer bpe-256 --corpus pydoc", "a vocabulary of 256 is too small"),
+        (BIGRAM, "--tokenizer ./none.json --corpus pydoc", "holds no vocabulary"),
+        ("01_bigram/names_mlp", "--tokenizer byte", "--tokenizer does nothing in 01_bigram/names_mlp"),
+        ("01_bigram/count_bigram", "--tokenizer byte", "--tokenizer does nothing in 01_bigram/count_bigram"),
+        (BIGRAM, "--seconds -1", "--seconds -1.0 makes no sense"),
+        (BIGRAM, "--seconds 5 --cosine", "--cosine has to know its last step"),
+        (BIGRAM, "--measure", "--measure does nothing in 02_attention/bigram"),
+        (HEADS, "--n-kv-head 2", "--n-kv-head does nothing in 02_attention/multi_head"),
+        ("07_tokenizer_gqa/gqa", "--n-kv-head 2", "each of its arms has its own; choose with --arms"),
+        ("07_tokenizer_gqa/bpe", "--arms bpe-500", "arm 'bpe-500' is not known; did you mean 'bpe-512'"),
     ],
 )
 def test_one_line_and_exit_code_2(experiment, flags, said, in_process, own_logs):
@@ -141,3 +152,14 @@ def test_a_read_only_logs_folder(script, own_logs):
 def test_a_prompt_the_vocabulary_can_say_is_used(script):
     done = script(BIGRAM, "--corpus pydoc --steps 2 --prompt class")
     assert done.returncode == 0 and "\nclass" in done.stdout
+
+
+def test_without_the_files_of_an_encoding_the_other_arms_go_on(script, tmp_path):
+    """The line says which variable to set; alone, the arm is refused."""
+    nowhere = {"TIKTOKEN_CACHE_DIR": str(tmp_path / "empty"), "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    done = script("07_tokenizer_gqa/bpe", "--arms gpt2-time bpe-1024 --corpus pydoc --quick", **nowhere)
+    assert done.returncode == 0, done.stderr
+    assert "gpt2-time is left out" in done.stdout and "set TIKTOKEN_CACHE_DIR" in done.stdout and "bpe:bpe-1024" in done.stdout
+    done = script("07_tokenizer_gqa/bpe", "--arms gpt2-time --corpus pydoc", **nowhere)
+    assert done.returncode == 2 and "set TIKTOKEN_CACHE_DIR" in done.stderr and done.stderr.count("\n") == 1
+    assert not results.results_path().exists()

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from common import boards, checkpoint, generate, lesson, memory, report, results
+from common import boards, checkpoint, lesson, memory, report, results, runs
 from common.data import text_data
 from common.errors import UserError
 from common.lesson import ROOT, course_plan, refer
@@ -182,10 +182,10 @@ def test_the_estimate_is_what_is_really_kept(text_file):
 
 @pytest.fixture
 def trained(script, own_logs, text_file):
-    def train(experiment: str) -> generate.Run:
+    def train(experiment: str) -> runs.Run:
         done = script(experiment, f"--corpus {text_file} --steps 3 --batch-size 4")
         assert done.returncode == 0, done.stderr
-        return generate.load_run(next(own_logs.glob(f"runs/{experiment}/*/checkpoint.safetensors")).parent)
+        return runs.load_run(next(own_logs.glob(f"runs/{experiment}/*/checkpoint.safetensors")).parent)
 
     return train
 

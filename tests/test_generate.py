@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from common import generate
+from common import generate, runs, sampling
 from common.errors import UserError
-from common.generate import filtered
-from common.tokenizer import CharTokenizer
+from common.model.gpt import GPT
+from common.sampling import Sampling, filtered
+from common.settings import Settings
+from common.tokenizer import ByteTokenizer, CharTokenizer
 
 
 class Fixed(nn.Module):
@@ -23,7 +25,7 @@ class Fixed(nn.Module):
 
 def drawn(model, length=400, seed=1, **how) -> list[int]:
     ids = torch.zeros(1, 1, dtype=torch.long)
-    return [int(t) for t in generate.generate(model, ids, 4, length, generator=torch.Generator().manual_seed(seed), **how)]
+    return [int(t) for t in sampling.generate(model, ids, 4, length, Sampling(**how), torch.Generator().manual_seed(seed))]
 
 
 def test_top_k_and_top_p_keep_the_likeliest():
@@ -34,6 +36,61 @@ def test_top_k_and_top_p_keep_the_likeliest():
     assert filtered(logits, top_p=1.0).isfinite().all() and filtered(logits, top_k=99).isfinite().all()
     batch = torch.stack([logits, logits.flip(0)])
     assert filtered(batch, top_k=1).isfinite().tolist() == [[True, False, False, False], [False, False, False, True]]
+
+
+def test_min_p_is_relative_to_the_likeliest():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert filtered(logits, min_p=0.5).isfinite().tolist() == [True, True, False, False]
+    assert filtered(logits, min_p=0.25).isfinite().tolist() == [True, True, True, False]
+    assert filtered(logits, min_p=0.0).isfinite().all()
+
+
+def test_a_penalty_makes_what_is_there_less_likely():
+    """Logits above zero are divided, those below multiplied; what the text does not have stays as it was."""
+    logits, ids = torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[0, 1, 0]])
+    assert sampling.penalised(logits, ids, 2.0).tolist() == [[1.0, -4.0, 1.0]]
+    repeats, varies = (
+        drawn(Fixed([2.0, 1.9, 1.8]), 30, temperature=0),
+        drawn(Fixed([2.0, 1.9, 1.8]), 30, temperature=0, repetition_penalty=3),
+    )
+    assert set(repeats) == {0} and len(set(varies)) == 3
+
+
+class Script(nn.Module):
+    """Writes a text, one token after the other, whatever the prompt of one token."""
+
+    def __init__(self, ids, vocab_size):
+        super().__init__()
+        self.ids, self.vocab_size = ids, vocab_size
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, ids):
+        return 99 * torch.nn.functional.one_hot(torch.tensor(self.ids)[ids.size(1) - 1], self.vocab_size)[None, None].float()
+
+
+@pytest.mark.parametrize("stop", ["", " say", "s s", "zz", "t"])
+def test_a_stream_joins_to_the_text_and_ends_before_the_stop(stop):
+    """Characters of several bytes come whole, and no part of the stop is shown before it is sure."""
+    said, tokenizer = "naïve 語 say so st", ByteTokenizer()
+    ids = tokenizer.encode(said).tolist()
+    parts = list(sampling.stream(Script(ids, 256), tokenizer, 99, "x", len(ids), seed=1, stop=stop))
+    assert "".join(parts) == (said.split(stop)[0] if stop else said)
+    assert "\ufffd" not in "".join(parts) and all(parts) and len(parts) > 3
+
+
+def test_a_batch_of_prompts_has_each_its_own_continuation():
+    """Greedy: the same as one by one, whatever their lengths; and a stop ends each for itself."""
+    torch.manual_seed(1)
+    tokenizer = ByteTokenizer()
+    model = GPT(Settings(n_layer=2, n_embd=32, block_size=32), 256)
+    for p in model.parameters():
+        p.data.add_(0.2 * torch.randn_like(p))
+    prompts = ["one", "two", "longer", "x", "six"]
+    together = sampling.texts(model, tokenizer, 32, prompts, 20, seed=1, temperature=0)
+    alone = [sampling.text(model, tokenizer, 32, prompt, 20, seed=1, temperature=0) for prompt in prompts]
+    assert together == alone and len(set(together)) == 5
+    with pytest.raises(UserError, match="prompt is empty"):
+        sampling.texts(model, tokenizer, 32, ["a", ""], 5, seed=1)
 
 
 def test_temperature_zero_is_greedy_and_sampling_follows_the_probabilities():
@@ -65,9 +122,9 @@ def test_the_model_sees_at_most_its_window():
 
 def test_names_are_new_different_and_as_many_as_asked():
     tokenizer = CharTokenizer("\nabc")
-    found = generate.names(Fixed([0.5, 1.0, 1.0, 1.0]), tokenizer, 2, frozenset({"a", "b", "c"}), 10, seed=1)
+    found = sampling.names(Fixed([0.5, 1.0, 1.0, 1.0]), tokenizer, 2, frozenset({"a", "b", "c"}), 10, seed=1)
     assert len(found) == len(set(found)) == 10 and not set(found) & {"a", "b", "c", ""}
-    started = generate.names(Fixed([0.5, 1.0, 1.0, 1.0]), tokenizer, 2, frozenset(), 5, seed=1, prompt="ab")
+    started = sampling.names(Fixed([0.5, 1.0, 1.0, 1.0]), tokenizer, 2, frozenset(), 5, seed=1, prompt="ab")
     assert all(name.startswith("ab") and len(name) > 2 for name in started)
 
 
@@ -93,6 +150,37 @@ def test_an_experiment_means_its_run_at_default_settings_and_no_other(script, ow
     assert script("02_attention/bigram", "--generate --corpus pydoc --steps 5").returncode == 0
 
 
+def test_a_conversation(script, own_logs, capsys, monkeypatch):
+    """Each line is gone on from; commands set and clear; a slip says what is wrong and ends nothing."""
+    assert script("02_attention/bigram", "--corpus pydoc --steps 5").returncode == 0
+    folder = next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
+    typed = iter(
+        [
+            "The",
+            "/temperature 0",
+            "/temperatur 1",
+            "/temperature -1",
+            "/top-k many",
+            "/length 7",
+            "clear",
+            "\u4f60",
+            "So",
+            "So",
+            "quit",
+            "no",
+        ]
+    )
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    monkeypatch.setattr("sys.argv", ["generate", str(folder), "--length", "5"])
+    generate.main()
+    out, err = capsys.readouterr()
+    assert "parameters" in err and "vocabulary char of" in err and "bits per character" in err and "/temperature 0.8" in err
+    assert "did you mean 'temperature'" in err and "--temperature -1.0 makes no sense" in err and "takes a number, not 'many'" in err
+    assert "has no '\u4f60'" in err
+    lines = [line for line in out.split("\n") if line]
+    assert next(typed) == "no" and len(lines) >= 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -105,6 +193,10 @@ def test_an_experiment_means_its_run_at_default_settings_and_no_other(script, ow
         (["bigram", "--top-p", "1.5"], "--top-p 1.5 makes no sense"),
         (["bigram", "--top-k", "0"], "--top-k 0 makes no sense"),
         (["bigram", "--length", "0"], "--length 0 makes no sense"),
+        (["bigram", "--min-p", "2"], "--min-p 2.0 makes no sense"),
+        (["bigram", "--repetition-penalty", "0"], "--repetition-penalty 0.0 makes no sense"),
+        (["bigram", "--temperature", "nan"], "--temperature nan makes no sense"),
+        (["bigram", "--prompt", ""], "--prompt is empty"),
     ],
 )
 def test_bad_input_is_one_line(arguments, said, capsys, monkeypatch):
@@ -117,4 +209,4 @@ def test_bad_input_is_one_line(arguments, said, capsys, monkeypatch):
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no checkpoint at"):
-        generate.load_run(tmp_path)
+        runs.load_run(tmp_path)

@@ -1,5 +1,6 @@
 """Scores are exact: every token once, the same characters under every tokenizer, nothing disturbed."""
 
+import dataclasses
 import math
 import os
 from pathlib import Path
@@ -97,6 +98,23 @@ def test_bits_are_divided_by_the_same_characters_whatever_the_tokenizer(text_fil
         uniform = score(lambda_model(gpt2.tokenizer.vocab_size), b)
         assert math.isclose(uniform.bpc, len(b) * math.log2(gpt2.tokenizer.vocab_size) / a.characters, rel_tol=1e-5)
         assert gpt2.tokenizer.decode(b.tokens[1:].tolist()) == chars.tokenizer.decode(a.tokens[1:].tolist())
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe-262"])
+def test_characters_of_several_bytes_count_once_each(tokenizer, tmp_path):
+    """Also where a token ends in the middle of a character."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(f"{n} naïve 語語 déjà 🙂 {n % 7}\n" for n in range(300)), encoding="utf-8")
+    s = Settings(corpus=str(path), block_size=16)
+    chars, other = text_data(s), text_data(dataclasses.replace(s, tokenizer=tokenizer))
+    pieces = [other.tokenizer.decode([int(token)]) for token in other.test.tokens]
+    assert any("\ufffd" in piece for piece in pieces), "no character is cut"
+    for name in ("validation", "test"):
+        a, b = getattr(chars, name), getattr(other, name)
+        assert a.characters == b.characters == len(a)
+        uniform = score(lambda_model(other.tokenizer.vocab_size), b)
+        assert math.isclose(uniform.bpc, len(b) * math.log2(other.tokenizer.vocab_size) / a.characters, rel_tol=1e-5)
+        assert other.tokenizer.decode(b.tokens[1:].tolist()) == chars.tokenizer.decode(a.tokens[1:].tolist())
 
 
 def lambda_model(vocab_size: int) -> nn.Module:

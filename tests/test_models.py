@@ -17,6 +17,8 @@ from common.settings import Settings
 SOME = {
     "05_residual_norm/depth_map": ["plain-2", "residual-2", "post-LN-2", "pre-LN-2", "pre-LN-warm-up-8"],
     "06_transformer/sizes": ["pico"],
+    "07_tokenizer_gqa/bpe": ["char", "bpe-512"],
+    "07_tokenizer_gqa/weight_tying": ["tied-char", "untied-char"],
 }
 ARMS = [(e, arm) for e in lesson.COURSE for arm in SOME.get(e, lesson.course_plan(e).arms)]
 TRAINED = [(e, arm) for e, arm in ARMS if lesson.course_plan(e).trains(arm)]

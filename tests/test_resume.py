@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from common import checkpoint, generate, results
+from common import checkpoint, results, runs
 from common.lesson import ROOT
 
 SCRIPT = "02_attention/multi_head"
@@ -143,8 +143,8 @@ def test_a_checkpoint_of_another_project_is_not_loaded(script, own_logs):
     folder = run_folder(own_logs)
     whole = (folder / checkpoint.NAME).read_bytes()
     (folder / checkpoint.NAME).write_bytes(whole.replace(b"02_attention/bigram", b"../../evil/bigram_x"))
-    with pytest.raises(generate.UserError, match="not in this project"):
-        generate.load_run(folder)
+    with pytest.raises(runs.UserError, match="not in this project"):
+        runs.load_run(folder)
 
 
 def test_saving_is_atomic(tmp_path, monkeypatch):
@@ -162,6 +162,32 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(path, model, None, {"experiment": "x", "step": 2})
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [checkpoint.NAME]
+
+
+def test_a_run_of_so_many_seconds_ends_then_and_can_be_gone_on_from(script, own_logs):
+    """Its row has the steps it made; --resume does not train beyond its time."""
+    flags = "02_attention/bigram", "--corpus pydoc --seconds 1"
+    assert script(*flags).returncode == 0
+    first = results.read().iloc[0]
+    assert 1 <= first.train_seconds < 3 and first.steps > 20 and first.tokens_seen == first.steps * 32 * 64
+    folder = next(own_logs.glob("runs/02_attention/bigram/*/checkpoint.safetensors"))
+    state = checkpoint.load(folder).state
+    assert 5 <= len(state["curve"]) <= 17 and state["curve"][-1][0] == first.steps
+    assert script(flags[0], flags[1] + " --resume").returncode == 0
+    assert checkpoint.load(folder).state["step"] == first.steps and len(results.read()) == 1
+
+
+def test_a_vocabulary_in_a_file_is_known_by_its_content(script, tmp_path):
+    """Another vocabulary at the same path is another configuration."""
+    from common.tokenizer import BPETokenizer
+
+    path, hashes = tmp_path / "v.json", []
+    for text in ("ab ab cd", "xy xy zw"):
+        BPETokenizer.train(text, 259).save(path)
+        done = script("02_attention/bigram", f"--corpus pydoc --steps 2 --tokenizer {path} --resume")
+        assert done.returncode == 0, done.stderr
+        hashes.append(results.read().config_hash.iloc[-1])
+    assert hashes[0] != hashes[1] and len(results.read()) == 2
 
 
 def test_two_processes_do_not_train_the_same_run(script, own_logs):

@@ -3,49 +3,61 @@
 from torch import Tensor, nn
 
 from common.model.attention import MultiHeadAttention
+from common.model.cache import Cache
 from common.model.feed_forward import FeedForward
+from common.model.head import TiedHead
 from common.model.norm import LayerNorm
-from common.model.position import LearnedPosition
+from common.model.position import LearnedPosition, Position
 
 
 class Block(nn.Module):
     """Gather, then think. Each reads a normalised copy of the stream and adds its answer to the stream itself. (B, T, C) -> (B, T, C)"""
 
-    def __init__(self, s, attention, feed_forward, norm):
+    def __init__(self, s, attention, feed_forward, norm1, norm2):
         super().__init__()
-        self.norm1, self.norm2 = norm(s), norm(s)
+        self.norm1, self.norm2 = norm1(s), norm2(s)
         self.attention = attention(s)
         self.feed_forward = feed_forward(s)
         self.dropout = nn.Dropout(s.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x)))
+    def forward(self, x: Tensor, position: Position, cache: Cache | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x), position, cache))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 class GPT(nn.Module):
     """Token ids (B, T) -> logits (B, T, V).
 
-    s: n_layer, n_embd, dropout, and what the parts ask for. Each part is a class that is called with `s`; a matrix that writes to the
-    stream is found by its name (`projection` of attention, the last layer of the feed-forward part) and starts smaller than the others.
+    s: n_layer, n_embd, dropout, and what the parts ask for. Each part is a class that is called with `s`, the head with the embedding
+    too; `norm` may be two of them, for what goes into attention and for what goes into the feed-forward part (and the head). A matrix
+    that writes to the stream is found by its name (`projection`, or the last of a sequence) and starts smaller than the others.
     """
 
     def __init__(
-        self, s, vocab_size: int, attention=MultiHeadAttention, feed_forward=FeedForward, norm=LayerNorm, position=LearnedPosition
+        self, s, vocab_size: int, attention=MultiHeadAttention, feed_forward=FeedForward, norm=LayerNorm, position=LearnedPosition,
+        head=TiedHead,
     ):
         super().__init__()
+        norm1, norm2 = norm if isinstance(norm, tuple) else (norm, norm)
         self.token = nn.Embedding(vocab_size, s.n_embd)
         self.position = position(s)
         self.dropout = nn.Dropout(s.dropout)
-        self.blocks = nn.Sequential(*(Block(s, attention, feed_forward, norm) for _ in range(s.n_layer)))
-        self.norm = norm(s)
-        self.head = nn.Linear(s.n_embd, vocab_size, bias=False)
+        self.blocks = nn.Sequential(*(Block(s, attention, feed_forward, norm1, norm2) for _ in range(s.n_layer)))
+        self.norm = norm2(s)
+        self.head = head(s, self.token)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
-                writes = name.endswith(("attention.projection.weight", "feed_forward.2.weight"))
+                writes = name.endswith(("projection.weight", "feed_forward.2.weight"))
                 nn.init.normal_(weight, std=0.02 / (2 * s.n_layer) ** 0.5 if writes else 0.02)
-        self.head.weight = self.token.weight
 
-    def forward(self, ids: Tensor) -> Tensor:
-        x = self.dropout(self.position(self.token(ids)))  # (B, T, C)
-        return self.head(self.norm(self.blocks(x)))       # (B, T, V)
+    def forward(self, ids: Tensor, cache: list[Cache] | None = None) -> Tensor:
+        """cache: what `new_cache` gave, if `ids` go on from those of earlier calls with it."""
+        start = cache[0].length if cache else 0
+        x = self.dropout(self.position(self.token(ids), start))  # (B, T, C)
+        for block, seen in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
+            x = block(x, self.position, seen)
+        return self.head(self.norm(x))                           # (B, T, V)
+
+    def new_cache(self) -> list[Cache]:
+        """An empty cache, one part for each layer."""
+        return [block.attention.new_cache() for block in self.blocks]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from common.errors import UserError, command
-from common.generate import Run, load_run, locate
+from common.runs import Run, load_run, locate
 from common.settings import parse_as
 
 
@@ -34,6 +34,7 @@ class Catch(TorchFunctionMode):
         out = function(*args, **(kwargs or {}))
         if function is F.scaled_dot_product_attention:  # one kernel that never shows its weights: they are computed again
             q, k = args[:2]
+            k = k.repeat_interleave(q.size(-3) // k.size(-3), dim=-3)  # heads of keys that serve several of queries
             ahead = torch.full((q.size(-2), k.size(-2)), -torch.inf, device=q.device).triu(1)
             self._keep(torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.size(-1)) + ahead, dim=-1))
         elif function is F.softmax and out.ndim >= 2 and out.size(-1) == out.size(-2):
@@ -41,7 +42,9 @@ class Catch(TorchFunctionMode):
         return out
 
     def _keep(self, weights: Tensor) -> None:
-        """(T, T), (B, T, T) or (B, H, T, T) -> (B, H, T, T)"""
+        """(T, T), (B, T, T), (B, H, T, T) or (B, K, G, T, T) -> (B, H, T, T)"""
+        if weights.ndim == 5:  # heads in groups
+            weights = weights.flatten(1, 2)
         while weights.ndim < 4:
             weights = weights.unsqueeze(0 if weights.ndim == 2 else 1)
         self.found.append(weights.detach())

@@ -19,9 +19,9 @@ import tyro
 
 from common import checkpoint, results
 from common.errors import UserError, command
-from common.generate import find_run
 from common.lesson import COURSE, ROOT, Reference, course_plan, course_references, find
 from common.results import course_rows
+from common.runs import find_run
 from common.settings import parse_as
 
 Job = tuple[Reference, int]

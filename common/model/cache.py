@@ -1,0 +1,39 @@
+"""What a layer keeps of the positions it has seen, so that the next token alone has to go through the model."""
+
+import torch
+from torch import Tensor
+
+
+class Cache:
+    """Keys and values of one layer, (B, H, S, D) each, with room for more than is there yet.
+
+    Taught in 07_tokenizer_gqa/kv_cache.py.
+    """
+
+    def __init__(self):
+        self.length, self.keys, self.values = 0, None, None
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in keys and values of new positions, (B, H, T, D). Returns those of all positions, views of (B, H, S, D)."""
+        end = self.length + k.size(2)
+        if self.keys is None or end > self.keys.size(2):
+            self.keys, self.values = (self._grown(kept, new, 2 * end) for kept, new in ((self.keys, k), (self.values, v)))
+        self.keys[:, :, self.length : end], self.values[:, :, self.length : end] = k, v
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def _grown(self, kept: Tensor | None, new: Tensor, room: int) -> Tensor:
+        larger = new.new_empty(*new.shape[:2], room, new.size(3))
+        if kept is not None:
+            larger[:, :, : self.length] = kept[:, :, : self.length]
+        return larger
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values that are there, without the room for more."""
+        return 0 if self.keys is None else sum(kept[:, :, : self.length].numel() * kept.element_size() for kept in (self.keys, self.values))
+
+
+def causal_mask(new: int, all_: int, device=None) -> Tensor:
+    """Which of `all_` positions each of the last `new` may look at: itself and all before. (T, S), true where it may."""
+    return torch.ones(new, all_, dtype=torch.bool, device=device).tril(all_ - new)

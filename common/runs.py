@@ -1,0 +1,95 @@
+"""Run folders: where the checkpoint of a run is kept, how it is found, and the model in it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from common import checkpoint, lesson
+from common.data import Data
+from common.errors import UserError
+from common.sampling import sample
+from common.settings import Settings, flags
+from common.tokenizer import from_state
+
+
+@dataclass
+class Run:
+    """A trained model and what is needed to sample from it."""
+
+    model: nn.Module
+    tokenizer: object
+    settings: Settings
+    plan: lesson.Plan
+    state: dict
+    device: str
+
+    def sample(self, prompt: str = "", length: int = 300, seed: int = 1, **how) -> str:
+        """Text that goes on from `prompt`, or ten new names where the model was trained on names."""
+        return sample(self.model, self.data(), self.settings, seed, prompt, length, **how)
+
+    def data(self) -> Data:
+        """What it was trained on."""
+        return self.plan.load(self.settings, self.device, self.tokenizer)
+
+
+def run_folder(experiment: str, arm: str, seed: int, config: str) -> Path:
+    """Where the checkpoint of a run is kept."""
+    return lesson.logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
+
+
+def board_folder(plan: lesson.Plan, s: Settings, corpus: str, arms: list[str], seeds) -> Path:
+    """Where the pictures of these arms and seeds together are kept: one folder for each choice, setting and state of the code."""
+    runs = [f"{plan.config(arm, s, corpus)}:{arm}:{seed}" for arm in arms for seed in sorted(seeds)]
+    digest = hashlib.sha256(" ".join([lesson.code_hash(plan.script), *runs]).encode()).hexdigest()[:12]
+    return lesson.logs_folder() / "runs" / plan.experiment / f"board-{digest}"
+
+
+def measured_folder(plan: lesson.Plan) -> Path:
+    """Where a script keeps what it measured besides training: one folder for each state of its code, and of the loop that decodes."""
+    loop = lesson.code_hash(lesson.ROOT / "common/sampling.py")
+    return lesson.logs_folder() / "runs" / plan.experiment / f"measured-{lesson.code_hash(plan.script)}-{loop}"
+
+
+def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
+    """The folder of the newest run with these settings. Raises UserError that names the runs there are, and the command to train."""
+    folders = [path.parent for path in run_folder(plan.experiment, arm, seed, "x").parent.glob(f"{arm}-seed{seed}-*/{checkpoint.NAME}")]
+    trained = {folder: type(plan.defaults)(**checkpoint.load(folder / checkpoint.NAME).state["settings"]) for folder in folders}
+    found = [folder for folder, settings in trained.items() if settings == plan.own(arm, s)]
+    if not found:
+        others = sorted({flags(plan.own(arm, plan.defaults), settings) or "the default settings" for settings in trained.values()})
+        there = f"; there are runs with {' and with '.join(others)}" if others else ""
+        choice = f" --arms {arm}" if len(plan.arms) > 1 else ""
+        command = f"python {plan.experiment}.py --seeds {seed}{choice} {flags(plan.defaults, s)}".strip()
+        raise UserError(
+            f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these settings{there}; train it first: {command}"
+        )
+    return max(found, key=lambda folder: (folder / checkpoint.NAME).stat().st_mtime)
+
+
+def load_run(folder: Path, device: str = "cpu") -> Run:
+    """The model of a run folder. Raises UserError if it holds no checkpoint of a script of this project as the script is now."""
+    saved = checkpoint.load(folder / checkpoint.NAME)
+    experiment = str(saved.state["experiment"])
+    script = (lesson.ROOT / f"{experiment}.py").resolve()
+    if script.parent.parent != lesson.ROOT or not script.is_file():
+        raise UserError(f"{folder} names the script {experiment!r}, which is not in this project; only runs of its own scripts are loaded")
+    if saved.state.get("code_hash") != lesson.code_hash(script):
+        raise UserError(f"{folder} was trained by another version of {experiment}.py; train again")
+    plan = lesson.plan(script)
+    s = type(plan.defaults)(**saved.state["settings"])
+    tokenizer = from_state(saved.state["tokenizer"])
+    model = plan.arms[saved.state["arm"]](s, tokenizer.vocab_size).to(device)
+    checkpoint.restore_model(saved, model)
+    return Run(model, tokenizer, s, plan, saved.state, device)
+
+
+def locate(name: str) -> Path:
+    """The run that a name means: a run folder, or an experiment's run at default settings with seed 1. Raises UserError."""
+    if (Path(name) / checkpoint.NAME).exists():
+        return Path(name)
+    if Path(name).is_dir():
+        raise UserError(f"{name} holds no {checkpoint.NAME}; give the folder of a run, or the name of an experiment")
+    reference = lesson.refer(name)
+    return find_run(lesson.course_plan(reference.experiment), reference.arm, 1, reference.settings())
