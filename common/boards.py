@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+from matplotlib.ticker import LogLocator, NullLocator
+
 from common.plots import COLOURS, STYLE, WIDTH, plt, save
 
 
@@ -66,11 +68,13 @@ def points(found: list[tuple], labels: tuple[str, str], title: str, path: Path) 
     with plt.rc_context(STYLE):
         figure, row = plt.subplots(1, len(panels), figsize=(WIDTH, 3.8), squeeze=False, sharey=True)
         for axes, panel in zip(row[0], panels, strict=True):
-            for colour, marker, name in zip(COLOURS, "osD^vP", series, strict=False):
+            for number, (colour, marker, name) in enumerate(zip(COLOURS, "osD^vP", series, strict=False)):
                 own = [point[1:3] for point in found if (point[0], point[3]) == (name, panel) and point[2] > 0]
-                axes.scatter([x for x, _ in own], [y for _, y in own], color=colour, marker=marker, s=28, alpha=0.8, label=name)
+                aside = 1.06 ** (number - (len(series) - 1) / 2)  # marks at the same place would hide one another
+                axes.scatter([x * aside for x, _ in own], [y for _, y in own], color=colour, marker=marker, s=28, alpha=0.8, label=name)
             axes.set_xscale("log", base=2)
-            axes.set(yscale="log", title=panel, xlabel=labels[0])
+            axes.set(title=panel, xlabel=labels[0])
+            _vertical(axes, [point[2] for point in found if point[2] > 0])
             axes.set_xticks(sorted({point[1] for point in found}), [str(x) for x in sorted({point[1] for point in found})])
         row[0][0].set_ylabel(labels[1])
         row[0][0].legend(fontsize=8)
@@ -78,6 +82,17 @@ def points(found: list[tuple], labels: tuple[str, str], title: str, path: Path) 
         figure.tight_layout()
         save(figure, path.with_suffix(".png"))
     return path.with_suffix(".png")
+
+
+def _vertical(axes, values: list[float], bottom: float | None = None) -> None:
+    """A vertical axis with numbers that can be read: logarithmic where the values span more than a factor of three, else from `bottom`."""
+    if values and max(values) > 3 * min(values) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
+    elif values and bottom is not None:
+        axes.set_ylim(bottom, 1.08 * max(values))
 
 
 def law(points: list[tuple], curve: list[tuple], text: str, labels: tuple[str, str], title: str, path: Path) -> Path:
@@ -142,11 +157,11 @@ def scaling(found: list[tuple], header: tuple[str, str, str, str], labels: tuple
                 if own:
                     axes.plot(*zip(*own, strict=True), f"{marker}-", ms=4, lw=1.2, color=colour, label=name)
             ticks = sorted({point[2] for point in found if point[0] == panel})
-            axes.set(xscale="log", yscale="log", xlabel=labels[0])
+            axes.set(xscale="log", xlabel=labels[0])
             axes.set_title(panel, fontsize=9)
             axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
             axes.minorticks_off()
-            axes.yaxis.set_major_formatter("{x:g}")
+            _vertical(axes, [point[3] for point in found if point[0] == panel], 0.0)
         row[0][0].set_ylabel(labels[1])
         row[0][0].legend(fontsize=8)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
