@@ -9,7 +9,8 @@ import time
 import pytest
 
 from common import results
-from common.lesson import COURSE, ROOT, read_lesson
+from common.lesson import COURSE, ROOT, read_lesson, refer
+from common.tools import course as course_tool
 
 
 def course(*arguments: str, **environment) -> subprocess.CompletedProcess:
@@ -37,8 +38,6 @@ def test_quick_runs_one_seed_of_a_stage(small_corpus):
 
 
 def test_only_what_is_missing_is_run(own_logs):
-    from common.lesson import refer
-
     reference = refer("count_bigram")
     values = dict.fromkeys(results.COLUMNS, 1.0) | {"experiment": reference.experiment, "arm": "default", "corpus": "tinyshakespeare"}
     for seed in (1, 2, 3):
@@ -67,6 +66,13 @@ def test_an_interrupted_course_goes_on_from_its_checkpoint(own_logs, small_corpu
     assert not results.results_path().exists()
     assert course("run", "02_attention/bigram", "--seeds", "1", **small_corpus).returncode == 0
     assert len(results.read()) == 1
+
+
+def test_again_trains_again_where_a_finished_checkpoint_is_there(monkeypatch):
+    job = [(refer("bigram"), 1)]
+    monkeypatch.setattr(course_tool, "resumable", lambda *_: True)
+    assert "--resume" in course_tool.command_line(job, quick=False)
+    assert "--resume" not in course_tool.command_line(job, quick=False, again=True)
 
 
 @pytest.mark.parametrize(

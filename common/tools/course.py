@@ -108,7 +108,7 @@ def command_line(task: list[Job], quick: bool, again: bool = False) -> list[str]
         flags.append("--quick")
     elif plan.board:  # all its arms: those that are finished cost nothing
         flags += [] if again else ["--resume"]
-    elif resumable(reference, seed):
+    elif not again and resumable(reference, seed):
         flags.append("--resume")
     arms = [] if plan.board else ["--arms", reference.arm]
     seeds = dict.fromkeys(seed for _, seed in task)
