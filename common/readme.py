@@ -63,24 +63,30 @@ def predecessor(reference: Reference) -> Reference | None:
     return Reference(own.previous, arm, reference.flags)
 
 
-def table_row(measured: Measured, reference: Reference, other: Reference | None = None) -> str:
-    """A line of a table; `other`: what it is compared with instead of its predecessor."""
+BITS_ONLY = (
+    "| script | parameters | seconds | test bpc | against | difference | verdict |\n"
+    "|---|--:|--:|--:|---|--:|---|\n"
+)  # where the lines of a table were cut into tokens differently: loss and accuracy per token say nothing then
+
+
+def table_row(measured: Measured, reference: Reference, other: Reference | None = None, bits_only: bool = False) -> str:
+    """A line of a table; `other`: what it is compared with instead of its predecessor. `bits_only`: without loss and accuracy."""
     rows = measured.rows(reference)
     name = str(reference).removeprefix(reference.experiment).removeprefix(":")
     name = f"[{reference.experiment.split('/')[1]}]({reference.experiment}.py){f' `{name}`' if name.strip() else ''}".replace("` ", "`")
     well = rows[rows.diverged == False]  # noqa: E712 (a column)
     if len(well) < 2:
         share = f"diverged in {len(rows) - len(well)} of {len(rows)} seeds"
-        return f"| {name} | {rows.params.iloc[0]:,} | {rows.train_seconds.mean():.1f} | {share} | | | | | |\n"
+        return f"| {name} | {rows.params.iloc[0]:,} | {rows.train_seconds.mean():.1f} | {share}{' |' * (4 if bits_only else 6)}\n"
     before, against, change, verdict = other or predecessor(reference), "", "", ""
     if before and set(measured.rows(before).corpus) == set(rows.corpus):
         difference = paired(well, measured.rows(before))
         name_of_other = str(before).split("/")[1] if other else before.experiment.split("/")[1]
         against, change, verdict = name_of_other, spread(difference, sign=True), difference.verdict
+    per_token = [] if bits_only else [number(well.test_loss.mean()), f"{100 * well.test_accuracy.mean():.1f} %"]
     cells = [
-        name, f"{rows.params.iloc[0]:,}", f"{rows.train_seconds.mean():.1f}", number(well.test_loss.mean()),
-        f"{100 * well.test_accuracy.mean():.1f} %",
-        spread(interval(well.test_bpc)), against, change, verdict,
+        name, f"{rows.params.iloc[0]:,}", f"{rows.train_seconds.mean():.1f}", *per_token, spread(interval(well.test_bpc)), against, change,
+        verdict,
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |\n"
 
@@ -88,15 +94,18 @@ def table_row(measured: Measured, reference: Reference, other: Reference | None 
 def table(measured: Measured, what: str) -> str:
     """A Markdown table of references separated by `;`; a stage stands for all its lines without flags.
 
-    A script that draws one picture of all its arms is left out of its stage's table.
+    A script that draws one picture of all its arms is left out of its stage's table. Where the lines have different tokenizers,
+    loss and accuracy per token, which cannot be compared then, are left out.
     """
-    lines = ""
+    lines: list[tuple[Reference, Reference | None]] = []
     for part in filter(None, (p.strip() for p in what.split(";"))):
         whole = [r for r in course_references(part) if not r.flags and (r.experiment == part or r.experiment.startswith(part + "/"))]
         whole = [r for r in whole if r.experiment == part or not course_plan(r.experiment).board]  # those have a picture instead
         own, _, other = part.partition(" vs ")
-        lines += "".join(table_row(measured, r, refer(other) if other else None) for r in whole or [refer(own)])
-    return HEADER + lines
+        lines += [(r, refer(other) if other else None) for r in whole or [refer(own)]]
+    bits_only = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) > 1
+    shown = "".join(table_row(measured, reference, other, bits_only) for reference, other in lines)
+    return (BITS_ONLY if bits_only else HEADER) + shown
 
 
 def data_lines(name: str) -> list[dict[str, str]]:
