@@ -152,7 +152,9 @@ def test_a_stream_has_the_ids_of_the_whole_text(parts, special):
 def test_saved_and_loaded(tmp_path):
     TAUGHT_EXAMPLE.save(tmp_path / "taught.json")
     GRADUATED_EXAMPLE.save(tmp_path / "graduated.json")
-    assert json.loads((tmp_path / "taught.json").read_text()) == json.loads((tmp_path / "graduated.json").read_text())
+    assert json.loads((tmp_path / "taught.json").read_text(encoding="ascii")) == json.loads(
+        (tmp_path / "graduated.json").read_text(encoding="ascii")
+    )
     assert TAUGHT.load(tmp_path / "graduated.json").merges == TAUGHT_EXAMPLE.merges
     text = "the naïve 語 end"
     assert make(str(tmp_path / "taught.json"), "", "").encode(text).tolist() == TAUGHT_EXAMPLE.encode(text).tolist()
@@ -259,7 +261,7 @@ def test_17_megabytes_in_a_minute_and_encoded_in_constant_memory(tmp_path):
     done = subprocess.run([*run, MEASURE.format(**places)], capture_output=True, text=True, check=True)
     spent, peak, vocab_size, state = json.loads(done.stdout)
     assert spent < 60 and peak < 1e9 and vocab_size == 8192
-    (tmp_path / "v.json").write_text(json.dumps(state))
+    (tmp_path / "v.json").write_text(json.dumps(state), encoding="ascii")
     done = subprocess.run([*run, STREAM.format(**places), str(tmp_path / "v.json")], capture_output=True, text=True, check=True)
     grown, count = json.loads(done.stdout)
     assert grown < 50e6 and count > 1e6

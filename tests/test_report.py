@@ -133,7 +133,8 @@ def test_links_of_the_readme_lead_somewhere():
 def test_tables_and_figures_of_data_files(monkeypatch, tmp_path):
     """A table shows a data file, a figure one of its numbers or the ratio of two; what is not there is said."""
     monkeypatch.setattr(plots, "folder", lambda: tmp_path)
-    (tmp_path / "speed.csv").write_text("what,cache,before,value\none more (ms),with,512,0.12345\none more (ms),without,512,12.345\n")
+    text = "what,cache,before,value\none more (ms),with,512,0.12345\none more (ms),without,512,12.345\n"
+    (tmp_path / "speed.csv").write_text(text, encoding="ascii")
     text = "<!-- data: speed -->\n<!-- end -->\n<!--=cell(speed, one more (ms)/with/512, value, .2f)--><!--/-->"
     made = readme.render(text, Measured())
     assert "| what | cache | before | value |" in made and "| one more (ms) | with | 512 | 0.123 |" in made
