@@ -194,10 +194,7 @@ class Plan:
 
     def reads(self, arm: str, s: Settings) -> set[str]:
         """The settings that the model of an arm asks for."""
-        reading = Reading(self.own(arm, s))
-        with torch.device("meta"):
-            self.arms[arm](reading, 65)
-        return reading.names
+        return set(_read_by(self.arms[arm], self.own(arm, s)))
 
     def trains(self, arm: str) -> bool:
         """Whether the model of an arm has parameters; one that only counts has none."""
@@ -213,6 +210,15 @@ class Plan:
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
         own = self.own(arm, s)
         return config_hash(replace(own, tokenizer=identity(own.tokenizer)), self.reads(arm, s), corpus)
+
+
+@cache
+def _read_by(build: Callable, s: Settings) -> frozenset[str]:
+    """The settings that a model asks for while it is built; asked once, as building takes time."""
+    reading = Reading(s)
+    with torch.device("meta"):
+        build(reading, 65)
+    return frozenset(reading.names)
 
 
 class Planned(BaseException):
