@@ -35,6 +35,8 @@ def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
         own = [row for row in rows if row["arm"] == arm]
         name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
         lines.append(_line(name, [row for row in own if not row["diverged"]], len(own)))
+    if len({row["tokenizer"] for row in rows}) > 1:
+        lines.append("(accuracy and loss are per token: across tokenizers only bits per character can be compared)")
     if plan.lesson.previous and not s.init_from and not plan.board:  # what starts from other weights has no predecessor
         lines.append(_previous(plan, rows[0]["arm"], s, family))
     known = {label: _measured(refer(r).experiment, refer(r).arm, refer(r).settings(), family) for label, r in lesson.BASELINES.items()}

@@ -32,6 +32,7 @@ def test_script_runs_and_appends_a_valid_row(experiment, script):
     rows = results.read()
     assert list(rows.columns) == list(results.COLUMNS)
     assert list(rows.arm) == arms and set(rows.experiment) == {experiment} and set(rows.seed) == {1}
+    assert ("only bits per character can be compared" in done.stdout) == (rows.tokenizer.nunique() > 1)
     for row in rows.itertuples():
         assert not row.diverged
         assert math.isclose(row.test_perplexity, math.exp(row.test_loss), rel_tol=1e-9)
