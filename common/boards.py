@@ -59,9 +59,10 @@ def _cell_text(values: list[float]) -> str:
 
 
 def points(found: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
-    """Draw (series, x, y, panel, arm, seed, test_bpc) as marks on logarithmic axes, a panel beside the other.
+    """Draw (series, x, y, panel, arm, seed, test_bpc) as marks, a panel beside the other, x logarithmic.
 
-    Marks at different settings are not joined. The last three columns say which run a mark is of. Returns the picture's path.
+    Marks at different settings are not joined; those of different series stand a little aside of their x. The last three
+    columns say which run a mark is of. Returns the picture's path.
     """
     write_table(path, ["series", "x", "y", "panel", "arm", "seed", "test_bpc"], found)
     panels, series = (list(dict.fromkeys(point[i] for point in found)) for i in (3, 0))
@@ -76,11 +77,16 @@ def points(found: list[tuple], labels: tuple[str, str], title: str, path: Path) 
             axes.set(title=panel, xlabel=labels[0])
             _vertical(axes, [point[2] for point in found if point[2] > 0])
             axes.set_xticks(sorted({point[1] for point in found}), [str(x) for x in sorted({point[1] for point in found})])
-        row[0][0].set_ylabel(labels[1])
-        row[0][0].legend(fontsize=8)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.tight_layout()
-        save(figure, path.with_suffix(".png"))
+        return _titled(figure, row[0][0], labels[1], title, path)
+
+
+def _titled(figure, first, label: str, title: str, path: Path) -> Path:
+    """Write a picture of several panels; the first has the legend and the label of all vertical axes. Returns its path."""
+    first.set_ylabel(label)
+    first.legend(fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.tight_layout()
+    save(figure, path.with_suffix(".png"))
     return path.with_suffix(".png")
 
 
@@ -88,7 +94,7 @@ def _vertical(axes, values: list[float], bottom: float | None = None) -> None:
     """A vertical axis with numbers that can be read: logarithmic where the values span more than a factor of three, else from `bottom`."""
     if values and max(values) > 3 * min(values) > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 1000 * min(values) else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter("{x:g}")
     elif values and bottom is not None:
@@ -143,7 +149,7 @@ def curves(found: list[tuple], labels: tuple[str, str], title: str, path: Path) 
 
 
 def scaling(found: list[tuple], header: tuple[str, str, str, str], labels: tuple[str, str], title: str, path: Path) -> Path:
-    """Draw (panel, series, x, y) as a line for each series, a panel beside the other, all axes logarithmic. Returns the picture's path.
+    """Draw (panel, series, x, y) as a line for each series, a panel beside the other, x logarithmic. Returns the picture's path.
 
     header: the names of the four in the table. labels: of x and of the first panel's y; a panel's title says what else its y may be.
     """
@@ -162,9 +168,4 @@ def scaling(found: list[tuple], header: tuple[str, str, str, str], labels: tuple
             axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
             axes.minorticks_off()
             _vertical(axes, [point[3] for point in found if point[0] == panel], 0.0)
-        row[0][0].set_ylabel(labels[1])
-        row[0][0].legend(fontsize=8)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.tight_layout()
-        save(figure, path.with_suffix(".png"))
-    return path.with_suffix(".png")
+        return _titled(figure, row[0][0], labels[1], title, path)

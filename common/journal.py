@@ -32,6 +32,11 @@ class Stopped(Exception):
     """Ctrl-C: the state is saved."""
 
 
+def finished(state: dict, steps: int, seconds: float) -> bool:
+    """Whether a run of so many steps, or of so many seconds where these are not 0, has come to its end."""
+    return state["seconds"] >= seconds if seconds else state["step"] >= steps
+
+
 class Journal:
     """Keeps the record of one run (one arm, one seed) in its folder: of so many steps, or of so many seconds of training.
 
@@ -54,7 +59,7 @@ class Journal:
 
     @property
     def finished(self) -> bool:
-        return self.state["seconds"] >= self.limit if self.limit else self.state["step"] >= self.total
+        return finished(self.state, self.total, self.limit)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

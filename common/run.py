@@ -13,7 +13,7 @@ from torch import nn
 from common import checkpoint, lesson, memory, record, results, runs, sampling, summary
 from common.data import Data, text_data
 from common.errors import UserError, command, nearest
-from common.journal import Diverged, Journal, Stopped
+from common.journal import Diverged, Journal, Stopped, finished
 from common.lesson import Plan
 from common.overfit import overfit
 from common.settings import Options, Reading, Settings, flag, parse
@@ -259,8 +259,7 @@ def _finished_cell(state: dict, s: Settings, log: bool, folder: Path) -> tuple[d
     if any(saved.get(key) != state[key] for key in ("config_hash", "code_hash", "corpus", "seed")):
         return None, False
     row = results.logged(state) if log else None
-    finished = saved["seconds"] >= s.seconds if s.seconds else saved["step"] == s.steps
-    return row if row and (row["diverged"] or finished) else None, True
+    return row if row and (row["diverged"] or finished(saved, s.steps, s.seconds)) else None, True
 
 
 # ---- the other things a script can do --------------------------------------------------------------------------------
