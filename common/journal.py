@@ -172,4 +172,4 @@ class Journal:
             if saved.state.get(key) != self.state[key]:
                 raise UserError(f"cannot resume {self.folder}: its {what} changed since; run once without --resume")
         checkpoint.restore_training(saved, self.model, self.optimizer)
-        self.state = saved.state
+        self.state = saved.state | {"threads": self.state["threads"]}  # which may be given by hand

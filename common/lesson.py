@@ -171,7 +171,7 @@ class Plan:
 
     def settings(self, flags: str = "") -> Settings:
         """The settings of the course's run with these flags."""
-        return parse(self.defaults, "", shlex.split(flags), self.presets)[0]
+        return parse(self.defaults, "", shlex.split(flags), self.presets)[0] if flags else self.defaults
 
     def small(self) -> tuple[dict, list[str]]:
         """What --quick changes, and the arms it trains: what the script says, else a tenth of the steps and the same arms.
@@ -198,8 +198,7 @@ class Plan:
 
     def trains(self, arm: str) -> bool:
         """Whether the model of an arm has parameters; one that only counts has none."""
-        with torch.device("meta"):
-            return any(True for _ in self.arms[arm](self.defaults, 65).parameters())
+        return _has_parameters(self.arms[arm], self.defaults)
 
     def ignores(self, arm: str, s: Settings) -> set[str]:
         """The settings that make no difference to this arm: parts its model does not have, steps where nothing is trained."""
@@ -210,6 +209,12 @@ class Plan:
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
         own = self.own(arm, s)
         return config_hash(replace(own, tokenizer=identity(own.tokenizer)), self.reads(arm, s), corpus)
+
+
+@cache
+def _has_parameters(build: Callable, s: Settings) -> bool:
+    with torch.device("meta"):
+        return any(True for _ in build(s, 65).parameters())
 
 
 @cache
@@ -264,8 +269,7 @@ class Reference:
 
     def config(self) -> str:
         """The configuration hash of the course's run."""
-        s = self.settings()
-        return course_plan(self.experiment).config(self.arm, s, family_of(s.corpus))
+        return _config_of(self)
 
     def settings(self) -> Settings:
         """The settings of the course's run."""
@@ -275,6 +279,12 @@ class Reference:
     def code(self) -> str:
         """The fingerprint of the script as it is now."""
         return code_hash(ROOT / f"{self.experiment}.py")
+
+
+@cache
+def _config_of(reference: Reference) -> str:
+    s = reference.settings()
+    return course_plan(reference.experiment).config(reference.arm, s, family_of(s.corpus))
 
 
 def refer(text: str) -> Reference:

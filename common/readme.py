@@ -1,44 +1,31 @@
-"""The generated parts of README.md: tables and figures in sentences.
+"""The generated parts of README.md: tables, figures in sentences, and the pictures.
 
-A block between `<!-- table: A; B vs C -->` and `<!-- end -->` is the table of these references (an experiment, a stage, or an experiment
-with flags; each compared with its predecessor, or with the one after `vs`), one between `<!-- data: NAME -->` and `<!-- end -->` shows
-what is in the file `logs/plots/NAME.csv`. A figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`.
+A block between `<!-- table: A; B vs C -->` and `<!-- end -->` is the table of these references (an experiment, a stage, or an
+experiment with flags; each compared with its predecessor, or with the one after `vs`), one between `<!-- data: NAME -->` and
+`<!-- end -->` shows what is in the file `logs/plots/NAME.csv`, and `<!-- picture: NAME | what it shows -->` has the picture
+`logs/plots/NAME.png`. A figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`.
+What is not measured yet says so, and what earlier code measured has a dagger.
 """
 
 import csv
+import difflib
 import re
+from dataclasses import dataclass, field
 
-from common import plots, results
+from common import pictures, plots
 from common.errors import UserError
+from common.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.lesson import Reference, course_plan, course_references, refer
-from common.results import Interval, course_rows, interval, paired
+from common.results import TIMES, Interval, interval, paired, timed
 
 HEADER = (
     "| script | parameters | seconds | test loss | accuracy | test bpc | against | difference | verdict |\n"
     "|---|--:|--:|--:|--:|--:|---|--:|---|\n"
 )
-
-
-class Measured:
-    """The rows of the course, looked up once per reference."""
-
-    def __init__(self):
-        self.all, self._rows = results.read(), {}
-
-    def rows(self, reference: Reference):
-        """Raises UserError, naming the command to run, when a seed of the course is missing."""
-        if reference not in self._rows:
-            seeds = course_plan(reference.experiment).lesson.seeds
-            found = course_rows(reference, self.all)
-            found = found[found.seed.isin(seeds)]
-            missing = sorted(set(seeds) - set(found.seed))
-            if missing:
-                raise UserError(
-                    f"{reference} has no current row for seed {' '.join(map(str, missing))}: "
-                    f"python -m common.tools.course run {reference.experiment}"
-                )
-            self._rows[reference] = found
-        return self._rows[reference]
+BITS_ONLY = (
+    "| script | parameters | seconds | test bpc | against | difference | verdict |\n"
+    "|---|--:|--:|--:|---|--:|---|\n"
+)  # where the lines of a table were cut into tokens differently: loss and accuracy per token say nothing then
 
 
 def number(value: float, form: str = ".3f", sign: bool = False) -> str:
@@ -63,32 +50,49 @@ def predecessor(reference: Reference) -> Reference | None:
     return Reference(own.previous, arm, reference.flags)
 
 
-BITS_ONLY = (
-    "| script | parameters | seconds | test bpc | against | difference | verdict |\n"
-    "|---|--:|--:|--:|---|--:|---|\n"
-)  # where the lines of a table were cut into tokens differently: loss and accuracy per token say nothing then
+# ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 def table_row(measured: Measured, reference: Reference, other: Reference | None = None, bits_only: bool = False) -> str:
-    """A line of a table; `other`: what it is compared with instead of its predecessor. `bits_only`: without loss and accuracy."""
-    rows = measured.rows(reference)
-    name = str(reference).removeprefix(reference.experiment).removeprefix(":")
-    name = f"[{reference.experiment.split('/')[1]}]({reference.experiment}.py){f' `{name}`' if name.strip() else ''}".replace("` ", "`")
+    """A line of a table; `other`: what it is compared with instead of its predecessor. `bits_only`: no loss, no accuracy."""
+    line = measured.line(reference)
+    name = _link(reference) + (f" {DAGGER}" if line.mark else "")
+    if line.state == "missing":
+        return f"| {name} |  |  | {NOT_YET}{' |' * (4 if bits_only else 6)}\n"
+    rows, seconds = line.rows, _seconds(line)
     well = rows[rows.diverged == False]  # noqa: E712 (a column)
     if len(well) < 2:
         share = f"diverged in {len(rows) - len(well)} of {len(rows)} seeds"
-        return f"| {name} | {rows.params.iloc[0]:,} | {rows.train_seconds.mean():.1f} | {share}{' |' * (4 if bits_only else 6)}\n"
-    before, against, change, verdict = other or predecessor(reference), "", "", ""
-    if before and set(measured.rows(before).corpus) == set(rows.corpus):
-        difference = paired(well, measured.rows(before))
-        name_of_other = str(before).split("/")[1] if other else before.experiment.split("/")[1]
-        against, change, verdict = name_of_other, spread(difference, sign=True), difference.verdict
+        return f"| {name} | {rows.params.iloc[0]:,} | {seconds} | {share}{' |' * (4 if bits_only else 6)}\n"
     per_token = [] if bits_only else [number(well.test_loss.mean()), f"{100 * well.test_accuracy.mean():.1f} %"]
-    cells = [
-        name, f"{rows.params.iloc[0]:,}", f"{rows.train_seconds.mean():.1f}", *per_token, spread(interval(well.test_bpc)), against, change,
-        verdict,
-    ]  # fmt: skip
+    against = other or predecessor(reference)
+    compared = _compared(measured, well, against, bool(other)) if against else ["", "", ""]
+    cells = [name, f"{rows.params.iloc[0]:,}", seconds, *per_token, spread(interval(well.test_bpc)), *compared]
     return f"| {' | '.join(cells)} |\n"
+
+
+def _link(reference: Reference) -> str:
+    """The name of a line, as a link to its script."""
+    rest = str(reference).removeprefix(reference.experiment).removeprefix(":").strip()
+    return f"[{reference.experiment.split('/')[1]}]({reference.experiment}.py){f' `{rest}`' if rest else ''}"
+
+
+def _seconds(line: Line) -> str:
+    """Mean seconds of training; empty where other runs of the course ran beside each seed."""
+    alone = timed(line.rows)
+    return f"{alone.train_seconds.mean():.1f}" if len(alone) else ""
+
+
+def _compared(measured: Measured, rows, against: Reference, with_arm: bool) -> list[str]:
+    """The cells against, difference and verdict; empty where the other line was measured on another text."""
+    before = measured.line(against)
+    name = str(against).split("/")[1] if with_arm else against.experiment.split("/")[1]
+    if before.state == "missing":
+        return [name, NOT_YET, ""]
+    if set(before.rows.corpus) != set(rows.corpus):
+        return ["", "", ""]
+    difference = paired(rows, before.rows)
+    return [name, spread(difference, sign=True) + before.mark, difference.verdict]
 
 
 def table(measured: Measured, what: str) -> str:
@@ -105,14 +109,23 @@ def table(measured: Measured, what: str) -> str:
         lines += [(r, refer(other) if other else None) for r in whole or [refer(own)]]
     bits_only = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) > 1
     shown = "".join(table_row(measured, reference, other, bits_only) for reference, other in lines)
-    return (BITS_ONLY if bits_only else HEADER) + shown
+    return (BITS_ONLY if bits_only else HEADER) + shown + (f"\n{FOOTNOTE}\n" if DAGGER in shown else "")
+
+
+# ---- data files ------------------------------------------------------------------------------------------------------
+
+
+class NotDrawnError(Exception):
+    """The data file belongs to a script of the course that has not measured it yet."""
 
 
 def data_lines(name: str) -> list[dict[str, str]]:
-    """The lines of a data file in logs/plots. Raises UserError if there is none of that name."""
+    """The lines of a data file in logs/plots. Raises NotDrawnError, or UserError where no script makes a file of that name."""
     path = plots.folder() / f"{name}.csv"
+    if not path.exists() and pictures.owner(name):
+        raise NotDrawnError
     if not path.exists():
-        raise UserError(f"{name}.csv is not in {path.parent}; run the script that measures it, and python -m common.report")
+        raise UserError(f"{name}.csv is not in {path.parent}, and no script of the course draws it; mend the name")
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     if not lines:
@@ -122,10 +135,20 @@ def data_lines(name: str) -> list[dict[str, str]]:
 
 def data_table(name: str) -> str:
     """A Markdown table of a data file, numbers to three digits."""
-    lines = data_lines(name)
+    try:
+        lines = data_lines(name)
+    except NotDrawnError:
+        return f"{NOT_YET}\n"
     header = [column.replace("_", " ") for column in lines[0]]
     shown = [[_cell(value) for value in line.values()] for line in lines]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *shown))
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *shown))
+    return text + (f"\n{FOOTNOTE}\n" if data_mark(name) else "")
+
+
+def data_mark(name: str) -> str:
+    """The dagger, where the data file was made by earlier code."""
+    experiment = pictures.owner(name)
+    return DAGGER if experiment and pictures.state(experiment) == "stale" else ""
 
 
 def _cell(value: str) -> str:
@@ -144,55 +167,142 @@ def cell(name: str, key: str, column: str) -> float:
     raise UserError(f"{name}.csv has no line that begins with {key}, or no column {column!r}")
 
 
+def picture(name: str, shows: str) -> str:
+    """A picture of logs/plots with what a reader who cannot see it should know; a line in its place where it is not drawn yet."""
+    if not (plots.folder() / f"{name}.png").exists():
+        return f"_{shows}: not measured yet_\n"
+    old = f"\n{FOOTNOTE}\n" if data_mark(name) else ""
+    return f"![{shows}](logs/plots/{name}.png)\n{old}"
+
+
+# ---- figures in sentences --------------------------------------------------------------------------------------------
+
+FIGURES = {
+    "value": "A, column, format", "spread": "A, column, format", "difference": "A, B, column, format",
+    "ratio": "A, B, column, format", "verdict": "A, B", "cell": "file, line, column, format",
+    "cells": "file, line, other line, column, format", "coverage": "",
+}  # fmt: skip
+
+
 def figure(measured: Measured, expression: str) -> str:
-    """The text of an inline figure: value, spread, difference, ratio or verdict. Raises UserError for an expression it cannot read."""
+    """The text of an inline figure. Raises UserError for an expression that it cannot read."""
     match = re.fullmatch(r"(\w+)\((.*)\)", expression.strip())
-    parts = [part.strip() for part in match[2].split(",")] if match else []
-    known = {"value": 2, "spread": 2, "difference": 3, "ratio": 3, "verdict": 2, "cell": 3, "cells": 4}
-    if not match or len(parts) < known.get(match[1], 99):
-        raise UserError(
-            f"figure {expression!r} is none of value(A, column, format), spread(A, column, format), "
-            "difference(A, B, column, format), ratio(A, B, column, format), verdict(A, B), cell(file, line, column, format), "
-            "cells(file, line, other line, column, format), which is a ratio"
-        )
-    if match[1] == "cell":
-        return number(cell(*parts[:3]), parts[3] if len(parts) > 3 else ".3f")
-    if match[1] == "cells":
-        file, one, other, column = parts[:4]
-        return number(cell(file, one, column) / cell(file, other, column), parts[4] if len(parts) > 4 else ".3f")
-    name, rows = match[1], measured.rows(refer(parts[0]))
-    if name in ("value", "spread"):
-        _known_column(rows, parts[1])
-        form = parts[2] if len(parts) > 2 else ".3f"
-        return number(rows[parts[1]].mean(), form) if name == "value" else spread(interval(rows[parts[1]]), form)
-    base = measured.rows(refer(parts[1]))
-    if name == "verdict":
-        return paired(rows, base).verdict
-    _known_column(rows, parts[2])
-    form = parts[3] if len(parts) > 3 else ".3f"
-    if name == "ratio":
-        return number(rows[parts[2]].mean() / base[parts[2]].mean(), form)
-    return spread(paired(rows, base, parts[2]), form, sign=True)
+    kind, parts = (match[1], [part.strip() for part in match[2].split(",")]) if match else ("", [])
+    arguments = [name for name in FIGURES.get(kind, "").split(", ") if name]
+    parts = parts if arguments else []
+    if kind not in FIGURES or not len([a for a in arguments if a != "format"]) <= len(parts) <= len(arguments):
+        known = ", ".join(f"{name}({arguments})" for name, arguments in FIGURES.items())
+        raise UserError(f"figure {expression!r} is none of {known}")
+    if kind == "coverage":
+        return coverage(measured)
+    if kind in ("cell", "cells"):
+        return _data_figure(kind, parts)
+    if kind in ("value", "spread"):
+        return _own_figure(kind, measured.line(refer(parts[0])), *parts[1:])
+    return _paired_figure(kind, measured.line(refer(parts[0])), measured.line(refer(parts[1])), *parts[2:])
 
 
-def _known_column(rows, column: str) -> None:
-    if column not in rows.columns:
-        raise UserError(f"column {column!r} is not in the results; its columns: {', '.join(rows.columns)}")
+def timed_lines(text: str) -> set[Reference]:
+    """The lines of the course whose time a figure in a sentence of `text` uses: these have to run alone."""
+    found = set()
+    for kind, arguments in re.findall(r"<!--=(\w+)\((.*?)\)-->", text):
+        parts = [part.strip() for part in arguments.split(",")]
+        if kind in ("value", "spread", "difference", "ratio") and set(parts) & set(TIMES):
+            found |= {refer(part) for part in parts[: 2 if kind in ("difference", "ratio") else 1]}
+    return found
 
 
-def render(text: str, measured: Measured) -> str:
-    """README text with every table and every figure made anew."""
-    text = re.sub(r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{table(measured, m[2])}{m[3]}", text, flags=re.DOTALL)
-    text = re.sub(r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}{data_table(m[2])}{m[3]}", text, flags=re.DOTALL)
-    return re.sub(r"<!--=(.*?)-->.*?<!--/-->", lambda m: f"<!--={m[1]}-->{figure(measured, m[1])}<!--/-->", text)
+def _data_figure(kind: str, parts: list[str]) -> str:
+    """A number of a data file, or the ratio of two."""
+    try:
+        if kind == "cell":
+            file, line, column, *form = parts
+            found = cell(file, line, column)
+        else:
+            file, line, other, column, *form = parts
+            found = cell(file, line, column) / cell(file, other, column)
+    except NotDrawnError:
+        return NOT_YET
+    return number(found, *form) + data_mark(file)
 
 
-def first_difference(old: str, new: str) -> str:
-    """`line 12: has 'x', the results say 'y'`."""
+def _own_figure(kind: str, line: Line, column: str, form: str = ".3f") -> str:
+    """A column of one line: its mean, or mean and interval."""
+    check_column(column)
+    rows = _rows_for(line, column)
+    if not len(rows):
+        return NOT_YET
+    shown = number(rows[column].mean(), form) if kind == "value" else spread(interval(rows[column]), form)
+    return shown + line.mark
+
+
+def _paired_figure(kind: str, line: Line, base: Line, column: str = "test_bpc", form: str = ".3f") -> str:
+    """Two lines compared: the difference with its interval, its verdict, or the ratio of their means."""
+    check_column(column)
+    rows, others = _rows_for(line, column), _rows_for(base, column)
+    if not len(rows) or not len(others):
+        return NOT_YET
+    if kind == "ratio":
+        shown = number(rows[column].mean() / others[column].mean(), form)
+    else:
+        difference = paired(rows, others, column)
+        shown = difference.verdict if kind == "verdict" else spread(difference, form, sign=True)
+    return shown + (line.mark or base.mark)
+
+
+def _rows_for(line: Line, column: str):
+    """The rows that a column may be read from: its times are those of runs that had the machine to themselves."""
+    return timed(line.rows) if column in TIMES else line.rows
+
+
+# ---- the whole text --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Rendered:
+    """The text with every generated part made anew, and what could not be made: there the text is as it was."""
+
+    text: str
+    problems: list[str] = field(default_factory=list)
+
+
+def render(text: str, measured: Measured) -> Rendered:
+    """README text with every table, picture and figure made anew."""
+    problems = []
+
+    def remade(make, match: re.Match) -> str:
+        try:
+            return f"{match[1]}{make(*match.groups()[1:-1])}{match[match.lastindex]}"
+        except UserError as error:
+            problems.append(f"{match[1].strip()}: {error}")
+            return match[0]
+
+    makers = {
+        r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)": lambda what: table(measured, what),
+        r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": data_table,
+        r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": picture,
+        r"(<!--=(.*?)-->).*?(<!--/-->)": lambda expression: figure(measured, expression),
+    }
+    for pattern, make in makers.items():
+        flags = 0 if pattern.startswith("(<!--=") else re.DOTALL
+        text = re.sub(pattern, lambda match, make=make: remade(make, match), text, flags=flags)
+    return Rendered(text, problems)
+
+
+def differences(old: str, new: str) -> list[str]:
+    """One line for each place where two texts differ: `line 12: has 'x', the results say 'y'`."""
     a, b = old.splitlines(), new.splitlines()
-    for line, (x, y) in enumerate(zip(a, b, strict=False), start=1):
-        if x != y:
-            at = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
-            start = max(0, at - 20)
-            return f"line {line}: has {x[start : at + 30]!r}, the results say {y[start : at + 30]!r}"
-    return f"line {min(len(a), len(b)) + 1}: {len(a)} lines, the results give {len(b)}"
+    found = []
+    for kind, a1, a2, b1, b2 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if kind == "replace" and a2 - a1 == b2 - b1:
+            found += [f"line {a1 + 1 + i}: {_first_difference(a[a1 + i], b[b1 + i])}" for i in range(a2 - a1)]
+        elif kind != "equal":
+            shown = [repr(lines[0][:50]) if lines else "nothing" for lines in (a[a1:a2], b[b1:b2])]
+            found.append(f"line {a1 + 1}: {a2 - a1} lines, {shown[0]}; the results give {b2 - b1}, {shown[1]}")
+    return found
+
+
+def _first_difference(x: str, y: str) -> str:
+    at = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
+    start = max(0, at - 20)
+    return f"has {x[start : at + 30]!r}, the results say {y[start : at + 30]!r}"

@@ -42,12 +42,13 @@ def row(plan: Plan, arm: str, seed: int, s: Settings, data: Data, reads: set[str
         "steps": journal.state["step"] if journal.looped else None, "train_seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds) if seconds else None, "device": data.device,
         "diverged": scores is None, "config_hash": journal.state["config_hash"], "code_hash": journal.state["code_hash"],
-        "protocol": PROTOCOL, "git_commit": results.git_commit(), "torch_version": torch.__version__,
+        "protocol": PROTOCOL, "git_commit": results.git_commit(), "torch_version": torch.__version__, "threads": journal.state["threads"],
     }  # fmt: skip
     if scores:
         test = scores["test"]
         found |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_bpc": test.bpc, "test_perplexity": test.perplexity}
     if scores and "validation" in scores:
         val = scores["validation"]
-        found |= {"train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc, "last10_loss": (val + test).loss}
+        found |= {"train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc}
+        found |= {"last10_loss": (val + test).loss, "last10_bpc": (val + test).bpc}
     return found

@@ -6,41 +6,45 @@ From the command line:
     python -m common.report --check   change nothing; exit 1 and name the place if either does not follow from the results
 """
 
-import hashlib
+import csv
 import io
 import math
-import shutil
 import sys
 from pathlib import Path
 
-from common import checkpoint, lesson, plots
-from common.corpora import family_of
+from common import lesson, pictures, plots, results
 from common.errors import UserError, command
+from common.evidence import Line, Measured
 from common.lesson import COURSE, ROOT, Reference, course_plan, course_references, refer
-from common.readme import Measured, first_difference, render
-from common.results import COLUMNS, interval
+from common.readme import differences, render
+from common.results import interval
 from common.summary import read_curve
 
-CURVE_COLUMNS = ["experiment", "arm", "seed", "config_hash", "code_hash", "step", "train_loss", "val_loss", "val_bpc"]
+CURVE_COLUMNS = ["experiment", "arm", "seed", "config_hash", "code_hash", "step", "train_loss", "val_loss", "val_bpc", "state"]
+TEXT = "tinyshakespeare"  # the corpus of the staircase
 
 
 def staircase_data(measured: Measured) -> str:
-    """experiment, arm, kind (stage or floor), mean and half-width of test bits per character, on the course's corpus."""
-    lines = ["label,kind,test_bpc,half"]
-    for label, reference in lesson.BASELINES.items():
-        lines.append(f"{label},floor,{interval(measured.rows(refer(reference)).test_bpc).mean!r},0.0")
+    """label, kind (stage or floor), mean and half-width of test bits per character on the course's corpus, and the line's state."""
+    lines = [["label", "kind", "test_bpc", "half", "state"]]
+    for label, name in lesson.BASELINES.items():
+        line = measured.line(refer(name))
+        if line.state != "missing":
+            lines.append([label, "floor", repr(interval(line.rows.test_bpc).mean), "0.0", line.state])
     for reference in course_references():
-        rows = measured.rows(reference)
-        if (
-            reference.experiment != "01_bigram/ngram"
-            and not reference.flags
-            and _is_a_stair(reference)
-            and set(rows.corpus) == {"tinyshakespeare"}
-            and not rows.diverged.any()
-        ):
-            found = interval(rows.test_bpc)
-            lines.append(f"{str(reference)},stage,{found.mean!r},{found.half!r}")
-    return "\n".join(lines) + "\n"
+        if reference.experiment != "01_bigram/ngram" and not reference.flags and _is_a_stair(reference):
+            lines += _stair(reference, measured.line(reference))
+    return _as_csv(lines)
+
+
+def _stair(reference: Reference, line: Line) -> list[list[str]]:
+    """The line of the staircase's data for a line of the course; none where it has another text, or a run that diverged."""
+    if line.state == "missing":
+        return [[str(reference), "stage", "", "", "missing"]] if reference.settings().corpus == TEXT else []
+    if set(line.rows.corpus) != {TEXT} or line.rows.diverged.any():
+        return []
+    found = interval(line.rows.test_bpc)
+    return [[str(reference), "stage", repr(found.mean), repr(found.half), line.state]]
 
 
 def _is_a_stair(reference: Reference) -> bool:
@@ -49,8 +53,21 @@ def _is_a_stair(reference: Reference) -> bool:
     return reference.arm in plan.lesson.stairs if plan.lesson.stairs else not plan.board
 
 
+def _as_csv(lines: list[list]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+# ---- learning curves -------------------------------------------------------------------------------------------------
+
+
+class CurveError(UserError):
+    """The learning curve of a row is not there."""
+
+
 def curve_points(reference: Reference, row, tracked) -> list[list]:
-    """The learning curve that belongs to a row: from its run folder, or from the tracked file of an earlier report. Raises UserError."""
+    """The learning curve of a row: from its run folder, or from the tracked file of an earlier report. Raises CurveError."""
     from common.runs import run_folder
 
     curve = read_curve(run_folder(reference.experiment, reference.arm, row.seed, row.config_hash))
@@ -61,144 +78,50 @@ def curve_points(reference: Reference, row, tracked) -> list[list]:
         same = same[(same.config_hash == row.config_hash) & (same.code_hash == row.code_hash)].sort_values("step")
         if len(same) and same.val_loss.iloc[-1] == row.val_loss:
             return same[["step", "train_loss", "val_loss", "val_bpc"]].values.tolist()
-    raise UserError(
+    raise CurveError(
         f"the learning curve of {reference}, seed {row.seed}, is not that of its row; "
         f"run it again: python -m common.tools.course run {reference.experiment} --again"
     )
 
 
-def curves_data(measured: Measured, stage: str, path: Path) -> str | None:
-    """Learning curves of a stage's scripts without flags as CSV, None where none of them takes steps."""
+def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None, list[str]]:
+    """Learning curves of a stage's scripts without flags as CSV, None where there is none to draw; and which curves are lost."""
     import pandas as pd
 
     tracked = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True) if path.exists() else None
-    lines = []
+    lines, problems = [], []
     for reference in (r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).board):
-        for row in measured.rows(reference).itertuples():
+        line = measured.line(reference)
+        if line.state == "missing" and course_plan(reference.experiment).trains(reference.arm):
+            lines.append([reference.experiment, reference.arm, *[""] * 7, "missing"])
+        for row in line.rows.itertuples():
             if math.isnan(row.steps) or row.diverged:
                 continue
-            for step, train, loss, bpc in curve_points(reference, row, tracked):
-                cells = [
-                    row.experiment,
-                    row.arm,
-                    row.seed,
-                    row.config_hash,
-                    row.code_hash,
-                    int(step),
-                    "" if math.isnan(train) else repr(train),
-                    repr(loss),
-                    repr(bpc),
-                ]
-                lines.append(",".join(map(str, cells)))
-    return "\n".join([",".join(CURVE_COLUMNS), *lines]) + "\n" if lines else None
-
-
-def drawing() -> list[str]:
-    """The scripts that draw pictures of their own: in a run (`picture`), of all their runs (`board`), or of what they `measure`."""
-    return [e for e in COURSE if any(getattr(course_plan(e), kind) for kind in ("picture", "board", "measure"))]
-
-
-def drawn_by(experiment: str) -> tuple[Path, str]:
-    """The folder where a script's course run leaves its pictures, and what stands for settings and code that drew them."""
-    from common.runs import board_folder, measured_folder, run_folder
-
-    reference, plan = refer(experiment), course_plan(experiment)
-    if plan.measure:
-        return measured_folder(plan), measured_folder(plan).name
-    if plan.board:
-        folder = board_folder(plan, plan.defaults, family_of(plan.defaults.corpus), plan.course_arms, plan.lesson.seeds)
-        return folder, folder.name
-    return run_folder(experiment, reference.arm, 1, reference.config()), f"{reference.config()} {reference.code}"
-
-
-def picture_paths(experiment: str) -> list[tuple[Path, Path]]:
-    """For the data file of each picture a script drew: (where the run wrote it, where it is tracked)."""
-    target, folder = plots.folder(), drawn_by(experiment)[0]
-    name = experiment.replace("/", "_")
-    stems = {path.stem for path in folder.glob("*.csv")} | {path.stem.removeprefix(f"{name}_") for path in target.glob(f"{name}_*.csv")}
-    return [(folder / f"{stem}.csv", target / f"{name}_{stem}.csv") for stem in sorted(stems)]
-
-
-def _with_tables(source: str, paths: list[Path]) -> str:
-    """What stands for the drawing of a picture, and for the tables beside it that have no picture of their own to be marked."""
-    tables = "".join(path.read_text(encoding="utf-8") for path in paths if path.exists() and not path.with_suffix(".png").exists())
-    return f"{source} {hashlib.sha256(tables.encode()).hexdigest()[:12]}" if tables else source
-
-
-def update_pictures() -> None:
-    """Take over the pictures that scripts drew, marked with the code and settings that drew them."""
-    for experiment in drawing():
-        folder, source = drawn_by(experiment)
-        path = folder / checkpoint.NAME
-        if path.exists() and checkpoint.load(path).state["code_hash"] != refer(experiment).code:
-            continue  # drawn by a version of the script that is no longer there
-        paths = picture_paths(experiment)
-        source = _with_tables(source, [drawn for drawn, _ in paths])
-        for drawn, tracked in paths:
-            if drawn.exists():
-                shutil.copyfile(drawn, tracked)
-                picture = drawn.with_suffix(".png")
-                if picture.exists():  # some tables have none
-                    plots.copy_marked(picture, tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), source)
-
-
-def stale_pictures(measured: Measured) -> list[str]:
-    """What is wrong with the pictures that scripts drew."""
-    found = []
-    for experiment in drawing():
-        pairs = [(drawn, tracked) for drawn, tracked in picture_paths(experiment) if tracked.exists()]
-        if not pairs:
-            found.append(f"{experiment} has drawn no picture yet: python -m common.tools.course run {experiment} --again")
-        source = _with_tables(drawn_by(experiment)[1], [tracked for _, tracked in pairs])
-        pictures = [tracked for _, tracked in pairs if tracked.with_suffix(".png").exists()]
-        if pairs and not pictures:
-            found.append(f"the pictures of {experiment} are missing")
-        for tracked in pictures:
-            found += plots.mark_problem(tracked, tracked.read_text(encoding="utf-8"), source)
-        if course_plan(experiment).board:
-            found += board_problems(measured, experiment, [tracked for _, tracked in pairs])
-    return found
-
-
-def board_problems(measured: Measured, experiment: str, paths: list[Path]) -> list[str]:
-    """One line for each table of a picture of all runs that says other than the rows, or if together they lack a run of the course.
-
-    A line of such a table has the run's arm and seed, and its columns with the names of the results hold the values of the run's row.
-    """
-    import pandas as pd
-
-    plan, found, seen = course_plan(experiment), [], set()
-    rows = {(arm, row.seed): row for arm in plan.course_arms for row in measured.rows(Reference(experiment, arm)).itertuples()}
-    for path in paths:
-        drawn = pd.read_csv(path, dtype={"arm": str})
-        columns = [c for c in drawn.columns if c in COLUMNS and c not in ("arm", "seed")]
-        for cell in drawn.itertuples():
-            run = (cell.arm, cell.seed)
-            seen.add(run)
-            same = run in rows and all(_equal(getattr(cell, column), getattr(rows[run], column)) for column in columns)
-            if not same:
-                found.append(f"{path.name}: what it says of {cell.arm}, seed {cell.seed} is not what the results say")
-                break
-    return found + [f"the pictures of {experiment} lack {arm}, seed {seed}" for arm, seed in rows if (arm, seed) not in seen][:1]
-
-
-def _equal(a, b) -> bool:
-    return a == b or (a != a and b != b)  # what diverged has no number, and no number equals itself
+            try:
+                points = curve_points(reference, row, tracked)
+            except CurveError as error:
+                problems.append(str(error))
+                continue
+            known = [row.experiment, row.arm, row.seed, row.config_hash, row.code_hash]
+            for step, train, loss, bpc in points:
+                lines.append([*known, int(step), "" if math.isnan(train) else repr(train), repr(loss), repr(bpc), line.state])
+    drawn = any(line[-1] != "missing" for line in lines)
+    return _as_csv([CURVE_COLUMNS, *lines]) if drawn else None, problems
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------------
 
 
-def plot_data(measured: Measured) -> dict[Path, str]:
-    """The data file of every plot that is made from results, and what it should contain."""
+def plot_data(measured: Measured) -> tuple[dict[Path, str | None], list[str]]:
+    """The data file of every plot that is made from results and what it should contain, None if it should not be there; and problems."""
     target = plots.folder()
-    found = {target / "staircase.csv": staircase_data(measured)}
+    found: dict[Path, str | None] = {target / "staircase.csv": staircase_data(measured)}
+    problems = []
     for stage in dict.fromkeys(e.split("/")[0] for e in COURSE):
         path = target / f"curves_{stage}.csv"
-        data = curves_data(measured, stage, path)
-        if data:
-            found[path] = data
-    return found
+        found[path], lost = curves_data(measured, stage, path)
+        problems += lost
+    return found, problems
 
 
 def draw(path: Path, data: str) -> None:
@@ -215,27 +138,41 @@ def draw(path: Path, data: str) -> None:
         plots.stage_curves(frame, path.stem.removeprefix("curves_"), picture, plots.mark(data))
 
 
+def plot_problems(path: Path, data: str | None) -> list[str]:
+    """Every line in which a plot's data file differs from what it should contain, and whether the picture shows that."""
+    if data is None:
+        return [f"{path.name} is there, and the results have nothing to draw in it"] if path.exists() else []
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [f"{path.name}: {difference}" for difference in differences(old, data)[:3]] + plots.mark_problem(path, data)
+
+
 def check(readme: Path) -> list[str]:
     """Every place where README or a plot does not follow from the results."""
     measured = Measured()
     old = readme.read_text(encoding="utf-8")
-    new = render(old, measured)
-    problems = [f"{readme.name}, {first_difference(old, new)}"] if new != old else []
-    for path, data in plot_data(measured).items():
-        if not path.exists() or path.read_text(encoding="utf-8") != data:
-            problems.append(f"{path.name}: {first_difference(path.read_text(encoding='utf-8') if path.exists() else '', data)}")
-        problems += plots.mark_problem(path, data)
-    return problems + stale_pictures(measured)
+    made = render(old, measured)
+    problems = [f"{readme.name}, {difference}" for difference in differences(old, made.text)]
+    problems += [f"{readme.name}, {problem}" for problem in made.problems]
+    drawn, lost = plot_data(measured)
+    for path, data in drawn.items():
+        problems += plot_problems(path, data)
+    return problems + lost + pictures.problems(measured)
 
 
-def write(readme: Path) -> None:
-    """Rewrite README and every plot."""
+def write(readme: Path) -> list[str]:
+    """Rewrite README and every plot. Returns what could not be made."""
     measured = Measured()
-    for path, data in plot_data(measured).items():
-        draw(path, data)
-    update_pictures()
-    text = render(readme.read_text(encoding="utf-8"), measured)  # after the pictures, whose data it may show
-    readme.write_text(text, encoding="utf-8", newline="\n")
+    drawn, problems = plot_data(measured)
+    for path, data in drawn.items():
+        if data is None:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".png").unlink(missing_ok=True)
+        else:
+            draw(path, data)
+    pictures.update()
+    made = render(readme.read_text(encoding="utf-8"), measured)  # after the pictures, whose data it may show
+    readme.write_text(made.text, encoding="utf-8", newline="\n")
+    return problems + [f"{readme.name}, {problem}" for problem in made.problems]
 
 
 @command
@@ -243,20 +180,16 @@ def main() -> None:
     if sys.argv[1:] not in ([], ["--check"]):
         raise UserError("usage: python -m common.report [--check]")
     readme = ROOT / "README.md"
-    if not sys.argv[1:]:
-        write(readme)
-        print(f"written: {readme.name} and {plots.folder()}")
-        return
-    try:
-        problems = check(readme)
-    except UserError as error:
-        problems = [str(error)]
+    results.name_unknown_columns()
+    problems = check(readme) if sys.argv[1:] else write(readme)
     for problem in problems:
         print(f"stale: {problem}")
-    if problems:
+    if sys.argv[1:] and problems:
         print("python -m common.report rewrites what follows from the results")
+    else:
+        print("README and plots follow from the results" if sys.argv[1:] else f"written: {readme.name} and {plots.folder()}")
+    if problems:
         raise SystemExit(1)
-    print("README and plots follow from the results")
 
 
 if __name__ == "__main__":

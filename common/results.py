@@ -11,6 +11,7 @@ import difflib
 import io
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,13 +23,15 @@ from common.errors import UserError, command
 from common.lesson import ROOT, Reference, logs_folder, read_lesson, refer
 from common.metrics import PROTOCOL
 
-COLUMNS = (
+FIRST_COLUMNS = (
     "timestamp", "experiment", "arm", "seed", "corpus", "tokenizer", "vocab_size", "params", "n_layer", "n_head", "n_embd", "block_size",
     "batch_size", "steps", "tokens_seen", "lr", "train_seconds", "tokens_per_second", "device", "dtype", "train_loss", "val_loss",
     "val_bpc", "test_loss", "test_accuracy", "test_bpc", "test_perplexity", "last10_loss", "diverged", "config_hash", "code_hash",
     "protocol", "git_commit", "torch_version",
 )  # fmt: skip
-VARYING = ("timestamp", "train_seconds", "tokens_per_second", "git_commit")  # what may differ when a run is repeated
+COLUMNS = (*FIRST_COLUMNS, "threads", "alone", "last10_bpc")  # a new column goes to the end: older rows have no value there
+TIMES = ("train_seconds", "tokens_per_second")
+VARYING = ("timestamp", *TIMES, "git_commit", "alone")  # what may differ when a run is repeated
 
 
 def results_path() -> Path:
@@ -41,7 +44,7 @@ def check_writable(path: Path | None = None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path.with_suffix(".lock"), timeout=60):
-            _check_header(path)
+            _header(path)
             if not os.access(path if path.exists() else path.parent, os.W_OK):
                 raise PermissionError(13, "Permission denied")
     except (OSError, NotImplementedError) as error:
@@ -49,36 +52,82 @@ def check_writable(path: Path | None = None) -> None:
             f"results cannot be written to {path} ({getattr(error, 'strerror', None) or error}); "
             "set GPT_STAIRCASE_LOGS to another folder, or use --no-log"
         ) from None
+    name_unknown_columns(path)
 
 
-def _check_header(path: Path) -> bool:
-    """True if the file has our header, False if there is no file yet or an empty one. Raises UserError for a foreign header."""
+def name_unknown_columns(path: Path | None = None) -> None:
+    """Say on stderr which columns of the results file the course does not know. They are kept."""
+    path = path or results_path()
+    unknown = [name for name in _header(path) or () if name not in COLUMNS]
+    if unknown:
+        what = f"a column {unknown[0]!r}" if len(unknown) == 1 else f"columns {', '.join(map(repr, unknown))}"
+        print(f"note: {path} has {what} that this version of the course does not know; kept", file=sys.stderr)
+
+
+def _header(path: Path) -> list[str] | None:
+    """The columns of the file, None if there is no file yet or an empty one. Raises UserError for a foreign header.
+
+    A file is ours if it has the columns of the first version. Later ones may be missing, unknown ones may be there.
+    """
     if not path.exists() or not path.stat().st_size:
-        return False
-    with path.open(encoding="utf-8", errors="replace") as file:
-        header = file.readline().rstrip("\r\n")
-    if header != ",".join(COLUMNS):
-        raise UserError(
-            f"{path} is not a results file of this course (its first line is {header[:60]!r}); move it away, it is not overwritten"
-        )
-    return True
+        return None
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        try:
+            header = next(csv.reader(file), [])
+        except csv.Error:
+            header = []
+    lacking = [name for name in FIRST_COLUMNS if name not in header]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if len(lacking) > len(FIRST_COLUMNS) // 2:
+        line = ",".join(header)[:60]
+        raise UserError(f"{path} is not a results file of this course (its first line is {line!r}); move it away, it is not overwritten")
+    if lacking or twice:
+        what = f"lacks the column {lacking[0]!r}" if lacking else f"has the column {twice[0]!r} twice"
+        raise UserError(f"{path} {what}; mend its first line, or move the file away, it is not overwritten")
+    return header
 
 
 def append(row: dict, path: Path | None = None) -> None:
-    """Add one row under a lock, in a single write. Raises UserError if the file is not ours, KeyError for a missing column."""
+    """Add one row under a lock, in a single write. Raises UserError if the file is not ours, KeyError for a missing column.
+
+    A file of an earlier version gets its new columns first, empty in the rows that are there.
+    """
     path = path or results_path()
     with filelock.FileLock(path.with_suffix(".lock")):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        if not _check_header(path):
-            writer.writerow(COLUMNS)
-        elif not _ends_with_a_whole_line(path):
-            text.write("\n")  # a write that was cut off stays a line of its own
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        header = _header(path)
+        if header is None:
+            header = list(COLUMNS)
+            writer.writerow(header)
+        else:
+            header = _with_new_columns(path, header)
+            if not _ends_with_a_whole_line(path):
+                text.write("\n")  # a write that was cut off stays a line of its own
+        values = {name: row[name] for name in COLUMNS}
+        writer.writerow([_cell(values.get(name)) for name in header])
         with path.open("ab") as file:
             file.write(text.getvalue().encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
+
+
+def _with_new_columns(path: Path, header: list[str]) -> list[str]:
+    """Give the file the columns that it lacks, at the end, and return its header. The old file is replaced in one step."""
+    new = [name for name in COLUMNS if name not in header]
+    if not new:
+        return header
+    part = path.with_suffix(".part")
+    with path.open(encoding="utf-8", newline="") as old, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for number, line in enumerate(csv.reader(old)):
+            whole = len(line) == len(header)  # what is not whole stays as it is, to be named when it is read
+            writer.writerow(line + (new if number == 0 else [""] * len(new)) if whole else line)
+        file.flush()
+        os.fsync(file.fileno())
+    shutil.copymode(path, part)
+    part.replace(path)
+    return header + new
 
 
 def _ends_with_a_whole_line(path: Path) -> bool:
@@ -94,17 +143,27 @@ def _cell(value) -> str:
 
 
 def read(path: Path | None = None):
-    """Every row as a pandas DataFrame, empty if there is no file. Raises UserError for a foreign file or a row that is not whole."""
+    """Every row as a pandas DataFrame, empty if there is no file. A column that came after a row has no value there.
+
+    Raises UserError for a foreign file or a row that is not whole.
+    """
     import pandas as pd
 
     path = path or results_path()
-    if not _check_header(path):
+    header = _header(path)
+    if header is None:
         return pd.DataFrame(columns=list(COLUMNS))
     with path.open(encoding="utf-8", newline="") as file:
         for number, line in enumerate(csv.reader(file), start=1):
-            if len(line) != len(COLUMNS):
-                raise UserError(f"{path}, line {number} has {len(line)} cells instead of {len(COLUMNS)}; remove that line")
-    return pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str, "git_commit": str})
+            if len(line) != len(header):
+                raise UserError(f"{path}, line {number} has {len(line)} cells instead of {len(header)}; remove that line")
+    rows = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str, "git_commit": str})
+    return rows.reindex(columns=[*header, *(name for name in COLUMNS if name not in header)])
+
+
+def timed(rows):
+    """The rows whose times may be published: nothing else of the course ran beside them. Before this was noted, nothing did."""
+    return rows[rows.alone.astype(str) != "False"]
 
 
 def logged(run: dict, path: Path | None = None) -> dict | None:

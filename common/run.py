@@ -1,6 +1,7 @@
 """`run()`: the one call at the end of a script. Command line -> seeds x arms -> train -> measure -> results."""
 
 import dataclasses
+import gc
 import shlex
 import sys
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import checkpoint, lesson, memory, record, results, runs, sampling, summary
+from common import checkpoint, lesson, memory, record, results, runs, sampling, summary, threads
+from common.beside import Presence
 from common.data import Data, text_data
 from common.errors import UserError, command, nearest
 from common.journal import Diverged, Journal, Stopped, finished
@@ -56,11 +58,15 @@ def run(
 
 @command
 def _main(plan: Plan) -> None:
+    gc.freeze()  # what was imported stays: without this, searching it for garbage takes a tenth of the time to the first step
     idea, choice = plan.lesson.fields.get("Idea"), f"\n\nArms: {', '.join(plan.arms)}" if len(plan.arms) > 1 else ""
     changed, small = plan.small()
     s, options = parse(plan.defaults, f"{plan.lesson.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed)
     arms = _chosen_arms(plan, options, small if options.quick else plan.course_arms)
     device = _device(plan, options.device)
+    threads.check(options.threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     for arm in arms:
         _check_settings(plan, arm, s)
     if device == "cpu":  # some sums are taken in whatever order the threads arrive, unless told not to
@@ -74,7 +80,8 @@ def _main(plan: Plan) -> None:
     elif options.check:
         overfit(plan, arms, s, lambda own: _load_data(plan, own, device, options))
     else:
-        _train(plan, arms, s, options, device)
+        with Presence() as presence:
+            _train(plan, arms, s, options, device, presence)
 
 
 def _chosen_arms(plan: Plan, options: Options, usual: list[str]) -> list[str]:
@@ -145,7 +152,8 @@ def _initial(s: Settings, seed: int) -> Path:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
+def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: str, presence: Presence) -> None:
+    most = torch.get_num_threads()
     if options.log:
         results.check_writable()
     found: list[Result] = []
@@ -166,23 +174,24 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
                 memory.check(f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment, plan.arms[arm], own, data)
             for seed in options.seeds:
                 number = f"[{len(found) + 1}/{total}] " if total > 1 else ""
-                row, model, folder = _run_one(plan, arm, seed, own, options, data, number)
+                row, model, folder = _run_one(plan, arm, seed, own, options, data, presence, number)
+                torch.set_num_threads(most)
                 found.append(Result.of(row, folder))
-                if model is not None and seed == options.seeds[0] and not plan.board:
+                if model is not None and seed == options.seeds[0] and not plan.board:  # a map has too many
                     name = "" if arm == "default" else f" of {arm}"
                     print(f"\nsample{name}, seed {seed}:\n{sampling.sample(model, data, own, seed, options.prompt or '')}")
-                    paths += plan.picture(model, data, folder) if plan.picture else []
+                    paths += plan.picture(model, data, folder) if plan.picture and options.pictures else []
     except (Stopped, KeyboardInterrupt):  # in a step, or between two runs
         again = shlex.join([*(a for a in sys.argv if a != "--resume"), "--resume"])
         print(f"\nstopped, state saved; go on with: python {again}", file=sys.stderr)
         raise SystemExit(130) from None
     print(summary.table(plan, [r.row for r in found], s, data.corpus.family))
-    if plan.board:
+    if plan.board and options.pictures:
         paths += _board(plan, found, runs.board_folder(plan, s, data.corpus.family, arms, options.seeds))
-    else:
+    elif options.pictures:
         paths += summary.curves(plan, found)
-    if options.measure or (plan.measure and options.log and s == plan.defaults):
-        paths += _measured(plan, options)
+    if options.measure or (plan.measure and options.log and options.pictures and s == plan.defaults):
+        paths += _measured(plan, options, presence)
     for path in paths:
         print(f"picture     {path}")
     print(f"checkpoint  {folder}")
@@ -198,13 +207,16 @@ def _board(plan: Plan, found: list[Result], folder: Path) -> list[Path]:
         return []
 
 
-def _measured(plan: Plan, options: Options) -> list[Path]:
+def _measured(plan: Plan, options: Options, presence: Presence) -> list[Path]:
     """The pictures of what a script measures besides training: once for each state of its code, or when asked to."""
     folder = runs.measured_folder(plan)
     known = sorted(folder.glob("*.png"))
     if known and not options.measure:
         print("speed and memory were measured before (--measure does it again)")
         return known
+    if presence.others() and not options.quick:
+        print("speed and memory are not measured while another run of the course is going on; afterwards: --resume --measure")
+        return []
     print("measuring speed and memory ...", flush=True)
     if options.quick:  # beside what is kept
         folder = folder.with_name("measured-quick")
@@ -212,7 +224,7 @@ def _measured(plan: Plan, options: Options) -> list[Path]:
 
 
 def _run_one(
-    plan: Plan, arm: str, seed: int, s: Settings, options: Options, data: Data, number: str = ""
+    plan: Plan, arm: str, seed: int, s: Settings, options: Options, data: Data, presence: Presence, number: str = ""
 ) -> tuple[dict, nn.Module | None, Path]:
     """Train one arm with one seed, measure it, and append its row. Returns the row, the model (None if it diverged) and its folder."""
     torch.manual_seed(seed)
@@ -234,6 +246,8 @@ def _run_one(
         checkpoint.restore_model(checkpoint.load(start), model)
         print(f"starts from {start.parent}")
     name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
+    state["threads"] = _threads(plan, arm, s, options, model, data, folder, name) if data.device == "cpu" else None
+    presence.begin()
     journal = Journal(folder, data, s.steps, state, resume, f"{number}{name} seed {seed}", plan.probe, s.seconds)
     with journal.held():
         try:
@@ -244,12 +258,31 @@ def _run_one(
         except Diverged as why:
             print(f"{name} seed {seed} diverged ({why}); the row says so, the last good checkpoint is kept")
             scores = None
+        alone = presence.alone()
     if journal.stop:
         raise Stopped
-    row = record.row(plan, arm, seed, s, data, reading.names, model, journal, scores)
+    row = record.row(plan, arm, seed, s, data, reading.names, model, journal, scores) | {"alone": alone}
     if options.log and not (options.resume and results.logged(row)):
         results.append(row)
     return row, model if scores else None, folder
+
+
+def _threads(plan: Plan, arm: str, s: Settings, options: Options, model: nn.Module, data: Data, folder: Path, name: str) -> int:
+    """Set the number of threads of a run, and say it: given by hand, as before if the run goes on, or the fastest."""
+    path = folder / checkpoint.NAME
+    kept = checkpoint.load(path).state.get("threads") if options.resume and path.exists() else None
+    if options.threads:
+        choice = threads.Choice(options.threads, "as given")
+    elif kept and kept <= threads.limit():
+        choice = threads.Choice(kept, "as the run began")
+    elif plan.trains(arm):
+        choice = threads.choose(model, data, s.steps)
+    else:
+        choice = threads.Choice(torch.get_num_threads(), "nothing is trained")
+    torch.set_num_threads(choice.threads)
+    if plan.trains(arm):
+        print(f"threads     {choice.threads} for {name}: {choice.why}", flush=True)
+    return choice.threads
 
 
 def _finished_cell(state: dict, s: Settings, log: bool, folder: Path) -> tuple[dict | None, bool]:

@@ -41,9 +41,14 @@ def run_folder(experiment: str, arm: str, seed: int, config: str) -> Path:
 
 def board_folder(plan: lesson.Plan, s: Settings, corpus: str, arms: list[str], seeds) -> Path:
     """Where the pictures of these arms and seeds together are kept: one folder for each choice, setting and state of the code."""
+    return lesson.logs_folder() / "runs" / plan.experiment / board_name(plan, s, corpus, arms, seeds)
+
+
+def board_name(plan: lesson.Plan, s: Settings, corpus: str, arms: list[str], seeds) -> str:
+    """The name of that folder."""
     runs = [f"{plan.config(arm, s, corpus)}:{arm}:{seed}" for arm in arms for seed in sorted(seeds)]
     digest = hashlib.sha256(" ".join([lesson.code_hash(plan.script), *runs]).encode()).hexdigest()[:12]
-    return lesson.logs_folder() / "runs" / plan.experiment / f"board-{digest}"
+    return f"board-{digest}"
 
 
 def measured_folder(plan: lesson.Plan) -> Path:

@@ -102,6 +102,8 @@ class Options:
     """Which alternatives to train (none named: all but those that need a GPU)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
+    threads: int | None = None
+    """CPU threads (none given: whatever is fastest, found by timing a few steps). Other numbers round differently."""
     resume: bool = False
     """Go on from the last checkpoint, and skip what is finished."""
     measure: bool = False
@@ -112,6 +114,8 @@ class Options:
     """Sample from the last checkpoint instead of training."""
     prompt: str | None = None
     """Text that the sample goes on from."""
+    pictures: bool = True
+    """Draw pictures and measure speed and memory, where a script does so; --no-pictures leaves both out."""
     log: bool = True
     """Append the result to logs/results_All.csv, which --no-log leaves out."""
 

@@ -154,6 +154,7 @@ def test_a_prompt_the_vocabulary_can_say_is_used(script):
     assert done.returncode == 0 and "\nclass" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_the_files_of_an_encoding_the_other_arms_go_on(script, tmp_path):
     """The line says which variable to set; alone, the arm is refused."""
     nowhere = {"TIKTOKEN_CACHE_DIR": str(tmp_path / "empty"), "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}

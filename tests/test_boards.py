@@ -14,14 +14,13 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from common import boards, checkpoint, lesson, memory, report, results, runs
+from common import boards, checkpoint, lesson, memory, pictures, results, runs
 from common.data import text_data
 from common.errors import UserError
-from common.lesson import ROOT, course_plan, refer
-from common.readme import Measured
+from common.evidence import Measured
+from common.lesson import ROOT, course_plan
 from common.settings import Arm, Settings, flags, parse
 from common.tools import attention_map
-from common.tools.course import command_line, tasks
 
 MAP = "05_residual_norm/depth_map"
 
@@ -59,6 +58,7 @@ def test_each_wiring_is_what_its_script_taught():
         torch.testing.assert_close(cell(x), taught(x))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
 def test_the_map_is_resumed_cell_by_cell(script, own_logs, text_file):
     flags = f"--corpus {text_file} --arms plain-1 pre-LN-1 post-LN-warm-up-1 --steps 400 --batch-size 2 --seeds 1 2"
@@ -106,25 +106,16 @@ def test_a_diverged_cell_is_marked(tmp_path):
 def test_a_changed_cell_of_a_tracked_map_is_found(tmp_path, tracked):
     paths = sorted((tracked / "plots").glob(f"{MAP.replace('/', '_')}_*.csv"))
     assert [path.stem.split("_")[-1] for path in paths] == ["gradient", "map"]
-    assert report.board_problems(Measured(), MAP, paths) == []
+    assert pictures.board_problems(Measured(), MAP, paths) == []
     for path in paths:
         text = path.read_text(encoding="utf-8")
         value = text.splitlines()[1].split(",")[-1]
         path.write_text(text.replace(value, str(float(value) + 0.1), 1), encoding="utf-8")
-        assert report.board_problems(Measured(), MAP, paths)[0].startswith(f"{path.name}: what it says of plain-1, seed 1")
+        assert pictures.board_problems(Measured(), MAP, paths)[0].startswith(f"{path.name}: what it says of plain-1, seed 1")
         path.write_text("\n".join(line for line in text.splitlines() if "plain-4," not in line), encoding="utf-8")
         if path.stem.endswith("map"):
-            assert "lack plain-4, seed 1" in report.board_problems(Measured(), MAP, [path])[0]
+            assert "lack plain-4, seed 1" in pictures.board_problems(Measured(), MAP, [path])[0]
         path.write_text(text, encoding="utf-8")
-
-
-def test_the_course_runs_a_map_by_one_command():
-    jobs = [(refer(f"{MAP}:plain-1"), 1), (refer(f"{MAP}:plain-1"), 2), (refer(f"{MAP}:pre-LN-2"), 2), (refer("bigram"), 1)]
-    found = tasks(jobs)
-    assert [len(task) for task in found] == [3, 1]
-    assert command_line(found[0], quick=False)[2:] == ["--seeds", "1", "2", "--resume"]
-    assert command_line(found[0][-1:], quick=False)[2:] == ["--seeds", "1", "2", "--resume"]  # the picture shows every seed
-    assert command_line(found[1], quick=True)[2:] == ["--seeds", "1", "--arms", "default", "--quick"]
 
 
 # ---- presets, the smaller form, arms with settings of their own ------------------------------------------------------
@@ -226,6 +217,7 @@ def test_fast_attention_shows_what_the_readable_one_computes(trained, script, ow
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_attention_map_as_a_command(trained, own_logs, tmp_path):
     trained("02_attention/multi_head")
     folder = next(own_logs.glob("runs/**/checkpoint.safetensors")).parent

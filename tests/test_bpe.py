@@ -73,7 +73,7 @@ def test_equally_frequent_pairs_the_greater_bytes_first(train):
 
 PARTS = st.one_of(
     st.sampled_from(["the", " the", "theatre", " thing", "'s", "'ll", " they're", "naïve", " 語語", "1234", "\n\n  ", " ", "ll", " end:"]),
-    st.text(max_size=6),
+    st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=6),  # what is a letter only in a newer Unicode, libraries disagree on
 )
 
 
@@ -221,6 +221,7 @@ def test_a_small_vocabulary_is_learned_within_a_second(train):
     assert seconds(train, "\n".join(topics.values())[:130_000], 500) < 1.0
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.skipif(not (DATA / "tinyshakespeare.txt").exists(), reason="needs tinyshakespeare.txt in GPT_STAIRCASE_DATA")
 def test_a_vocabulary_of_4096_is_learned_within_six_seconds(train):
@@ -254,6 +255,7 @@ print(json.dumps([most - before, count]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "documents.jsonl").exists(), reason="needs documents.jsonl in GPT_STAIRCASE_DATA")
 def test_17_megabytes_in_a_minute_and_encoded_in_constant_memory(tmp_path):
     places = {"root": str(lesson.ROOT), "path": str(DATA / "documents.jsonl"), "script": str(lesson.ROOT / "07_tokenizer_gqa/bpe.py")}

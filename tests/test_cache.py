@@ -140,6 +140,7 @@ def test_the_loop_that_was_taught_writes_what_generate_writes():
     assert torch.equal(greedy(built, start, 30, None)[:, 9:], expected)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_decoding_with_a_cache_is_at_least_five_times_faster():
     """256 new tokens after a prompt of 256; 6 layers, width 256."""

@@ -1,6 +1,7 @@
 """The course tool: what it lists, and running only what is missing."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,6 @@ import pytest
 
 from common import results
 from common.lesson import COURSE, ROOT, read_lesson, refer
-from common.tools import course as course_tool
 
 
 def course(*arguments: str, **environment) -> subprocess.CompletedProcess:
@@ -30,13 +30,15 @@ def small_corpus(tmp_path, text_file):
     return {"GPT_STAIRCASE_DATA": str(tmp_path / "none"), "https_proxy": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
 
+@pytest.mark.slow
 def test_quick_runs_one_seed_of_a_stage(small_corpus):
-    done = course("run", "01_bigram/count_bigram", "02_attention/bigram", "--quick", **small_corpus)
+    done = course("run", "01_bigram/count_bigram", "02_attention/bigram", "--quick", "--jobs", "2", **small_corpus)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "[2/2] 02_attention/bigram seed 1" in done.stdout and "everything runs" in done.stdout
+    assert "[2/2] 02_attention/bigram" in done.stdout and "everything runs" in done.stdout
     assert not results.results_path().exists()
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_run(own_logs):
     reference = refer("count_bigram")
     values = dict.fromkeys(results.COLUMNS, 1.0) | {"experiment": reference.experiment, "arm": "default", "corpus": "tinyshakespeare"}
@@ -46,10 +48,27 @@ def test_only_what_is_missing_is_run(own_logs):
         )
     done = course("run", "01_bigram/count_bigram")
     assert done.returncode == 0 and "0 runs to do, 3 of 3 are done already" in done.stdout
-    said = course("status").stdout
-    assert "01_bigram/count_bigram" in said and "seeds 1 2 3" in said and "not measured" in said and "lines to run" in said
+    status = course("status")
+    line = next(line for line in status.stdout.splitlines() if line.startswith("01_bigram/count_bigram"))
+    assert "seeds 1 2 3" in line and "not measured" not in line and status.returncode == 1
+    assert "01_bigram/by_hand" in status.stdout and "not measured yet" in status.stdout
+    last = status.stdout.splitlines()[-1]
+    assert re.fullmatch(r"134 lines to run, 3\d\d runs, about [\d.]+ h one after the other: python -m common.tools.course run", last), last
 
 
+@pytest.mark.slow
+def test_status_tells_what_earlier_code_measured_and_exits_with_0_when_all_is_there(tracked):
+    done = course("status")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "complete", done.stdout[-300:]
+    path = tracked / "results_All.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace(refer("multi_head").code, "older"), encoding="utf-8")
+    done = course("status")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("02_attention/multi_head"))
+    assert "seeds -  " in line and "test bpc 3.3719" in line and line.endswith("measured with earlier code")
+    assert done.returncode == 1 and re.match(r"1 lines to run, 8 runs, about \d+ (s|min) ", done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
 def test_an_interrupted_course_goes_on_from_its_checkpoint(own_logs, small_corpus):
     command = [sys.executable, "-m", "common.tools.course", "run", "02_attention/bigram", "--seeds", "1"]
@@ -68,18 +87,12 @@ def test_an_interrupted_course_goes_on_from_its_checkpoint(own_logs, small_corpu
     assert len(results.read()) == 1
 
 
-def test_again_trains_again_where_a_finished_checkpoint_is_there(monkeypatch):
-    job = [(refer("bigram"), 1)]
-    monkeypatch.setattr(course_tool, "resumable", lambda *_: True)
-    assert "--resume" in course_tool.command_line(job, quick=False)
-    assert "--resume" not in course_tool.command_line(job, quick=False, again=True)
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["run", "03_fn"], "'03_fn' is no script of the course"),
         (["run", "--seeds"], "--seeds wants"),
+        (["run", "--jobs", "0"], "--jobs 0 makes no sense; it must be at least 1"),
         (["walk"], "walk"),
         ([], "run, list, status"),
     ],

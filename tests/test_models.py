@@ -48,7 +48,9 @@ def test_untrained_loss_is_near_that_of_a_uniform_guess(experiment, arm):
     assert abs(F.cross_entropy(model(x).flatten(0, -2), y.flatten()).item() - math.log(V)) < near
 
 
-@pytest.mark.parametrize(("experiment", "arm"), TRAINED)
+@pytest.mark.parametrize(
+    ("experiment", "arm"), [pytest.param(*line, marks=[pytest.mark.slow] if line[0] == "04_stacking/stack" else []) for line in TRAINED]
+)  # the plain stack takes a thousand steps at each of two rates
 def test_overfits_one_batch(experiment, arm, capsys):
     """What `--check` does; it ends with SystemExit where a model does not learn its batch."""
     plan = lesson.course_plan(experiment)

@@ -1,5 +1,6 @@
 """The results file: whole rows under concurrency, nothing foreign overwritten, honest intervals."""
 
+import csv
 import math
 import multiprocessing
 import random
@@ -33,6 +34,7 @@ def append_fifty(worker: int) -> None:
         append(row(seed=1000 * worker + n, timestamp="x" * random.randrange(200)))
 
 
+@pytest.mark.slow
 def test_eight_processes_append_fifty_rows_each(own_logs):
     with multiprocessing.get_context("spawn").Pool(8) as pool:
         pool.map(append_fifty, range(8))
@@ -60,6 +62,73 @@ def test_a_foreign_file_is_never_touched(own_logs):
 
 def test_a_row_that_was_cut_off_is_named_and_does_not_swallow_the_next(own_logs):
     append(row())
+    with results.results_path().open("a", encoding="utf-8") as file:
+        file.write("2024,half a row")
+    append(row(seed=2))
+    with pytest.raises(UserError, match="line 3 has 2 cells"):
+        read()
+
+
+# ---- columns that came later, and columns of others --------------------------------------------------------------------
+
+
+def rewrite(change) -> list[list[str]]:
+    """Change the cells of the results file, line by line, and return what was written."""
+    path = results.results_path()
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = [change(line, number) for number, line in enumerate(csv.reader(file))]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
+    return lines
+
+
+def test_a_file_of_the_first_version_is_read_and_gets_its_new_columns_with_the_next_row(own_logs):
+    append(row(test_loss=0.1 + 0.2))
+    rewrite(lambda line, _: line[: len(results.FIRST_COLUMNS)])
+    old = results.results_path().read_text(encoding="utf-8").splitlines()
+    results.check_writable()
+    rows = read()
+    assert list(rows.columns) == list(COLUMNS) and rows[["threads", "alone", "last10_bpc"]].isna().all(axis=None)
+    assert len(results.timed(rows)) == 1  # before it was noted, nothing ran beside
+    append(row(seed=2, threads=2, alone=False, last10_bpc=2.5))
+    lines = results.results_path().read_text(encoding="utf-8").splitlines()
+    assert lines[0] == ",".join(COLUMNS) and lines[1] == old[1] + ",,,"
+    rows = read()
+    assert rows.test_loss.iloc[0] == 0.1 + 0.2 and rows.threads.iloc[1] == 2 and list(results.timed(rows).seed) == [1]
+
+
+def test_the_tracked_file_keeps_its_rows_when_a_row_is_added(tracked):
+    old = results.results_path().read_text(encoding="utf-8").splitlines()
+    append(row())
+    lines = results.results_path().read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(old) + 1 and all(line.startswith(was) for line, was in zip(lines[1:], old[1:], strict=False))
+    assert len(read()) == len(old)
+
+
+def test_an_unknown_column_is_read_kept_and_named(own_logs, capsys):
+    append(row())
+    rewrite(lambda line, number: ["note" if number == 0 else "mine, of Tuesday", *line])
+    results.check_writable()
+    error = capsys.readouterr().err
+    assert "has a column 'note' that this version of the course does not know; kept" in error and error.count("\n") == 1
+    append(row(seed=2))
+    rows = read()
+    assert rows.note.iloc[0] == "mine, of Tuesday" and math.isnan(rows.note.iloc[1]) and rows.seed.tolist() == [1, 2]
+
+
+def test_a_file_that_lacks_a_column_of_the_first_version_is_refused(own_logs):
+    append(row())
+    rewrite(lambda line, _: [cell for cell, name in zip(line, COLUMNS, strict=True) if name != "seed"])
+    text = results.results_path().read_text(encoding="utf-8")
+    for use in (lambda: append(row()), read, results.check_writable):
+        with pytest.raises(UserError, match="lacks the column 'seed'; mend its first line"):
+            use()
+    assert results.results_path().read_text(encoding="utf-8") == text
+
+
+def test_a_row_that_was_cut_off_survives_new_columns(own_logs):
+    append(row())
+    rewrite(lambda line, _: line[: len(results.FIRST_COLUMNS)])
     with results.results_path().open("a", encoding="utf-8") as file:
         file.write("2024,half a row")
     append(row(seed=2))

@@ -39,7 +39,14 @@ def wait_for_checkpoint(logs, process) -> None:
 
 
 @pytest.mark.parametrize(
-    "experiment", ["02_attention/multi_head", "01_bigram/by_hand", "01_bigram/names_bigram", "01_bigram/names_wavenet"]
+    "experiment",
+    [
+        "01_bigram/by_hand",
+        *(
+            pytest.param(e, marks=pytest.mark.slow)
+            for e in ("02_attention/multi_head", "01_bigram/names_bigram", "01_bigram/names_wavenet")
+        ),
+    ],
 )
 def test_the_same_command_gives_the_same_bits(experiment, script, tmp_path, monkeypatch):
     """With two threads: sums taken in the order in which threads arrive would differ from run to run."""
@@ -53,7 +60,13 @@ def test_the_same_command_gives_the_same_bits(experiment, script, tmp_path, monk
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("experiment", ["02_attention/multi_head", "01_bigram/by_hand", "01_bigram/names_deep"])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param("02_attention/multi_head", marks=pytest.mark.slow),
+        *(pytest.param(e, marks=pytest.mark.long) for e in ("01_bigram/by_hand", "01_bigram/names_deep")),
+    ],
+)
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(experiment, script, tmp_path, monkeypatch):
     steps = 600 if experiment == "01_bigram/by_hand" else 300  # it is fast

@@ -137,6 +137,7 @@ def test_help_names_every_flag(script):
         assert f"--{flag}" in done.stdout, flag
 
 
+@pytest.mark.slow
 def test_without_network_or_data_a_script_says_so_and_goes_on(script, tmp_path):
     offline = {
         "GPT_STAIRCASE_DATA": str(tmp_path / "nothing"),

@@ -3,28 +3,25 @@
 From the command line:
 
     python -m common.tools.course list
-    python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again]
+    python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again] [--jobs N]
     python -m common.tools.course status
 """
 
-import shlex
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
-from common import checkpoint, results
+from common import pictures, results, threads
 from common.errors import UserError, command
-from common.lesson import COURSE, ROOT, Reference, course_plan, course_references, find
+from common.evidence import Measured
+from common.lesson import COURSE, Reference, course_plan, course_references, find
 from common.results import course_rows
-from common.runs import find_run
 from common.settings import parse_as
+from common.tools.side_by_side import Job, Pool, Task, gathers, plan_tasks, small
 
-Job = tuple[Reference, int]
+NOTES = {"measured": "", "stale": "measured with earlier code", "missing": "not measured yet"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,8 @@ class Run:
     """One seed of the smaller form of each script, nothing logged: shows that everything works."""
     again: bool = False
     """Also what has a row already (its learning curve was lost, say)."""
+    jobs: int | None = None
+    """Lines to run at once, one thread each (none given: as many as cores). What measures time runs alone all the same."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class List:
 
 @dataclass(frozen=True)
 class Status:
-    """Tell which lines of the course are measured with the current code and settings."""
+    """Tell which lines of the course are measured with the current code and settings; exit code 1 if not all are."""
 
 
 def chosen(stages: tuple[str, ...]) -> list[Reference]:
@@ -66,96 +65,77 @@ def own_seeds(reference: Reference) -> list[int]:
 
 
 def missing(jobs: list[Job]) -> list[Job]:
-    """Those without a current row."""
+    """Those without a row of the present code."""
     rows = results.read()
     done = {r: set(course_rows(r, rows).seed) for r, _ in jobs}
     return [(r, seed) for r, seed in jobs if seed not in done[r]]
 
 
-def expected_seconds(job: Job, measured: dict[str, float], quick: bool) -> float:
+def expected_seconds(job: Job, measured: dict[str, float], quick: bool = False) -> float:
     """A guess from an earlier run of the same script: training time plus start and evaluation."""
-    return measured.get(job[0].experiment, 10.0) * (0.1 if quick else 1.0) + 4.0
+    reference = job[0]
+    own = course_plan(reference.experiment).own(reference.arm, reference.settings())
+    usual = own.seconds or (30.0 if own.n_layer > 1 else 10.0)
+    return measured.get(reference.experiment, usual) * (0.1 if quick else 1.0) + 4.0
 
 
 def clock(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def resumable(reference: Reference, seed: int) -> bool:
-    """Whether a checkpoint of this run is there that the present code wrote."""
-    try:
-        folder = find_run(course_plan(reference.experiment), reference.arm, seed, reference.settings())
-        return checkpoint.load(folder / checkpoint.NAME).state["code_hash"] == reference.code
-    except UserError:
-        return False
-
-
-def tasks(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs that are run by one command: each alone, but those of a script that draws one picture of all its arms together."""
-    together: dict = {}
-    for reference, seed in jobs:
-        board = course_plan(reference.experiment).board
-        together.setdefault(reference.experiment if board else (reference, seed), []).append((reference, seed))
-    return list(together.values())
-
-
-def command_line(task: list[Job], quick: bool, again: bool = False) -> list[str]:
-    """The command of a task, as a user would give it; an interrupted run goes on from its checkpoint."""
-    reference, seed = task[0]
-    plan = course_plan(reference.experiment)
-    flags = shlex.split(reference.flags)
-    if quick:
-        flags.append("--quick")
-    elif plan.board:  # all its arms: those that are finished cost nothing
-        flags += [] if again else ["--resume"]
-    elif not again and resumable(reference, seed):
-        flags.append("--resume")
-    arms = [] if plan.board else ["--arms", reference.arm]
-    seeds = dict.fromkeys(seed for _, seed in task)
-    if plan.board and not quick:  # its pictures show every seed of the course
-        seeds = sorted({*seeds, *plan.lesson.seeds})
-    return [sys.executable, str(plan.script), "--seeds", *map(str, seeds), *arms, *flags]
-
-
-def run_task(arguments: list[str]) -> int:
-    """Run one script; its exit code. What it prints is shown if it fails."""
-    previous = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the script too, which saves its state: wait for it
-    try:
-        done = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8")
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if done.returncode not in (0, 130):
-        print(done.stdout)
-    return done.returncode
+def to_draw(jobs: list[Job], experiments: list[str], again: bool) -> list[str]:
+    """Of these scripts, those that have something to draw or measure after these runs."""
+    trained = {reference.experiment for reference, _ in jobs}
+    return [e for e in experiments if gathers(e) and (again or e in trained or not pictures.is_drawn(e))]
 
 
 def run(arguments: Run) -> None:
-    references = chosen(arguments.stages)
     if arguments.seeds is not None and (not arguments.seeds or min(arguments.seeds) < 0):
         raise UserError("--seeds wants one or more whole numbers from 0 up, for example --seeds 1 2 3")
+    jobs_at_once = threads.limit() if arguments.jobs is None else arguments.jobs
+    if jobs_at_once < 1:
+        raise UserError(f"--jobs {jobs_at_once} makes no sense; it must be at least 1")
+    references = chosen(arguments.stages)
     results.check_writable()
-    wanted = [(r, seed) for r in references for seed in (arguments.seeds or own_seeds(r))[: 1 if arguments.quick else None]]
     if arguments.quick:  # fine-tuning needs a run at full length to start from
-        wanted = [(r, seed) for r, seed in wanted if not r.settings().init_from]
-    jobs = wanted if arguments.again or arguments.quick else missing(wanted)
+        tasks = [small(r) for r in references if not r.settings().init_from]
+        tasks = list({task.name: task for task in tasks}.values())
+        print(f"{len(tasks)} runs to do")
+    else:
+        wanted = [(r, seed) for r in references for seed in (arguments.seeds or own_seeds(r))]
+        todo = wanted if arguments.again else missing(wanted)
+        whole = arguments.seeds is None  # a picture shows the course's own seeds
+        draw = to_draw(todo, list(dict.fromkeys(r.experiment for r in references)), arguments.again) if whole else []
+        tasks = plan_tasks(todo, draw, arguments.again)
+        print(f"{len(todo)} runs to do, {len(wanted) - len(todo)} of {len(wanted)} are done already")
+    work(tasks, jobs_at_once, arguments.quick)
+    print("done; python -m common.report brings README and plots up to date" if not arguments.quick else "everything runs")
+
+
+def work(tasks: list[Task], jobs_at_once: int, quick: bool) -> None:
+    """Run the tasks, telling of each when it begins, and how long all will take."""
     rows = results.read()
     measured = rows.groupby("experiment").train_seconds.mean().to_dict() if len(rows) else {}
-    print(f"{len(jobs)} runs to do, {len(wanted) - len(jobs)} of {len(wanted)} are done already")
-    waiting = tasks(jobs)
-    for number, task in enumerate(waiting):
-        (reference, seed), count = task[0], len(task)
-        left = sum(expected_seconds(job, measured, arguments.quick) for other in waiting[number:] for job in other)
-        what = f"{reference} seed {seed}" if count == 1 else f"{reference.experiment}, {count} runs"
-        print(f"[{number + 1}/{len(waiting)}] {what}   (about {clock(left)} left)", flush=True)
-        start = time.perf_counter()
-        code = run_task(command_line(task, arguments.quick, arguments.again))
-        if code == 130:
-            print(f"stopped after {number} of {len(waiting)} commands; the same command goes on from there")
-            raise SystemExit(130)
-        if code:
-            raise UserError(f"{what} ended with exit code {code}; mend that and run the same command again")
-        measured[reference.experiment] = max(0.0, (time.perf_counter() - start) / count - 4.0)
-    print("done; python -m common.report brings README and plots up to date" if not arguments.quick else "everything runs")
+    pool = Pool(tasks, jobs_at_once)
+    begun = ended = 0
+    for event, task, seconds in pool.run():
+        if event == "end":
+            ended += 1
+            if task.jobs:
+                measured[task.jobs[0][0].experiment] = max(0.0, seconds - 4.0)
+            continue
+        begun += 1
+        left = [task, *pool.waiting, *pool.running.values()]
+        shared, alone = (
+            sum(expected_seconds(job, measured, quick) for other in left if other.alone == kind for job in other.jobs)
+            for kind in (False, True)
+        )
+        print(f"[{begun}/{len(tasks)}] {task.name}   (about {clock(shared / jobs_at_once + alone)} left)", flush=True)
+    if pool.stopped:
+        print(f"stopped after {ended} of {len(tasks)} commands; the same command goes on from there")
+        raise SystemExit(130)
+    if pool.failed:
+        raise UserError(f"{len(pool.failed)} commands failed, {pool.failed[0]} first; mend that and run the same command again")
 
 
 def show_list() -> None:
@@ -167,18 +147,31 @@ def show_list() -> None:
             print(f"{'':<32}   also with {flags}")
 
 
-def show_status() -> None:
-    rows, lacking = results.read(), 0
+def show_status() -> bool:
+    """Print the state of every line of the course and of every picture. True if all are measured with the present code."""
+    measured, lacking = Measured(), []
     for reference in course_references():
-        found = course_rows(reference, rows)
-        lacking += not set(own_seeds(reference)) <= set(found.seed)
-        note = (
-            f"test bpc {found.test_bpc.mean():.4f}   {found.train_seconds.mean():.1f} s"
-            if len(found)
-            else "not measured with the current code and settings"
-        )
-        print(f"{str(reference):<72} seeds {' '.join(map(str, found.seed)) or '-':<8} {note}")
-    print(f"{lacking} lines to run: python -m common.tools.course run" if lacking else "complete")
+        line = measured.line(reference)
+        lacking += [(reference, seed) for seed in own_seeds(reference) if seed not in line.seeds]
+        note = NOTES[line.state]
+        if len(line.rows):
+            note = f"test bpc {line.rows.test_bpc.mean():.4f}   {line.rows.train_seconds.mean():.1f} s   {note}"
+        print(f"{str(reference):<72} seeds {' '.join(map(str, line.seeds)) or '-':<8} {note}".rstrip())
+    undrawn = [experiment for experiment in pictures.drawing() if pictures.state(experiment) != "measured"]
+    for experiment in undrawn:
+        print(f"pictures of {experiment}: {NOTES[pictures.state(experiment)]}")
+    lines = list(dict.fromkeys(reference for reference, _ in lacking))
+    if lacking:
+        rows = measured.all
+        known = rows.groupby("experiment").train_seconds.mean().to_dict() if len(rows) else {}
+        seconds = sum(expected_seconds(job, known) for job in lacking)
+        print(f"{len(lines)} lines to run, {len(lacking)} runs, about {clock(seconds)} one after the other:", end=" ")
+        print("python -m common.tools.course run")
+    elif undrawn:
+        print(f"every line is measured; {len(undrawn)} scripts have to draw: python -m common.tools.course run {' '.join(undrawn)} --again")
+    else:
+        print("complete")
+    return not lacking and not undrawn
 
 
 @command
@@ -193,8 +186,8 @@ def main() -> None:
         run(chosen_command)
     elif isinstance(chosen_command, List):
         show_list()
-    else:
-        show_status()
+    elif not show_status():
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,93 @@
+"""What is measured: for each line of the course its rows, and whether they are those of the present code.
+
+A line is `measured`, `stale` (its rows are those of earlier code; they are shown with a dagger) or `missing` (not measured yet).
+None of the three stops anything: a script is in the course before it has rows, and a change before its rows are renewed.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from common import results
+from common.errors import UserError
+from common.lesson import Reference, course_plan, course_references
+from common.results import course_rows
+
+NOT_YET = "_not measured yet_"
+DAGGER = "[†](#trust)"
+FOOTNOTE = "† measured with an earlier version of the code"
+
+
+@dataclass(frozen=True)
+class Line:
+    """The rows of a line of the course, one for each of its seeds; none if it is missing."""
+
+    rows: pd.DataFrame
+    state: str
+    """measured, stale or missing."""
+    seeds: tuple[int, ...] = ()
+    """The seeds that are measured with the present code: all, or those of a line that is still being measured."""
+
+    @property
+    def mark(self) -> str:
+        """What stands after a figure of this line."""
+        return DAGGER if self.state == "stale" else ""
+
+
+class Measured:
+    """The lines of the course, each looked up once."""
+
+    def __init__(self):
+        self.all, self._lines = results.read(), {}
+
+    def line(self, reference: Reference) -> Line:
+        """The rows of a line and their state."""
+        if reference not in self._lines:
+            self._lines[reference] = self._look_up(reference)
+        return self._lines[reference]
+
+    def rows(self, reference: Reference) -> pd.DataFrame:
+        """The rows of a line: of the present code, else of earlier code, else none."""
+        return self.line(reference).rows
+
+    def _look_up(self, reference: Reference) -> Line:
+        wanted = set(course_plan(reference.experiment).lesson.seeds)
+        current = course_rows(reference, self.all)
+        current = current[current.seed.isin(wanted)]
+        seeds = tuple(current.seed)
+        if set(seeds) == wanted:
+            return Line(current, "measured", seeds)
+        older = stale_rows(reference, wanted, self.all)
+        return Line(older, "stale" if len(older) else "missing", seeds)
+
+
+def stale_rows(reference: Reference, seeds: set[int], rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of these seeds with the settings of a line and the newest earlier code that has them all; empty if none has."""
+    same = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm) & rows.seed.isin(seeds)]
+    same = same[(same.config_hash == reference.config()) & (same.code_hash != reference.code)]
+    for code in reversed(list(dict.fromkeys(same.code_hash))):
+        found = results.matching(reference.experiment, reference.arm, reference.config(), code, same)
+        if set(found.seed) == seeds:
+            return found
+    return rows.iloc[:0]
+
+
+def coverage(measured: Measured, references: list[Reference] | None = None) -> str:
+    """How many lines of the course are measured with the present code, and which are not, as one sentence of the README."""
+    references = course_references() if references is None else references
+    by_state: dict[str, list[str]] = {"measured": [], "stale": [], "missing": []}
+    for reference in references:
+        by_state[measured.line(reference).state].append(reference.experiment)
+    count = len(by_state["measured"])
+    said = f"{count} of the {len(references)} lines of the course are measured with the present code"
+    for state, what in (("stale", "measured with earlier code (†)"), ("missing", "not measured yet")):
+        if by_state[state]:
+            scripts = ", ".join(f"`{name.split('/')[1]}`" for name in dict.fromkeys(by_state[state]))
+            said += f"; {len(by_state[state])} {what}: {scripts}"
+    return said
+
+
+def check_column(column: str) -> None:
+    """Raise UserError for a name that is no column of the results."""
+    if column not in results.COLUMNS:
+        raise UserError(f"column {column!r} is not in the results; its columns: {', '.join(results.COLUMNS)}")

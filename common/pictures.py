@@ -1,0 +1,153 @@
+"""The pictures that scripts draw: which there are, whether the present code drew them, and whether they say what the results say."""
+
+import hashlib
+import shutil
+from functools import cache
+from pathlib import Path
+
+from common import checkpoint, plots
+from common.corpora import family_of
+from common.evidence import Measured
+from common.lesson import COURSE, Reference, course_plan, logs_folder, refer
+from common.results import COLUMNS
+
+
+def drawing() -> list[str]:
+    """The scripts that draw pictures of their own: in a run (`picture`), of all their runs (`board`), or of what they `measure`."""
+    return [e for e in COURSE if any(getattr(course_plan(e), kind) for kind in ("picture", "board", "measure"))]
+
+
+def owner(stem: str) -> str | None:
+    """The script that draws the picture or table of this name in logs/plots; None for those made from the results."""
+    return next((e for e in drawing() if stem.startswith(f"{e.replace('/', '_')}_")), None)
+
+
+def drawn_by(experiment: str) -> tuple[Path, str]:
+    """The folder where a script's course run leaves its pictures, and what stands for settings and code that drew them."""
+    from common.runs import measured_folder, run_folder
+
+    reference, plan = refer(experiment), course_plan(experiment)
+    if plan.measure:
+        return measured_folder(plan), measured_folder(plan).name
+    if plan.board:
+        name = _board_name(experiment)
+        return logs_folder() / "runs" / experiment / name, name
+    return run_folder(experiment, reference.arm, 1, reference.config()), f"{reference.config()} {reference.code}"
+
+
+@cache
+def _board_name(experiment: str) -> str:
+    """The name of the folder of a script's picture of all its runs; kept, as it asks every arm for its settings."""
+    from common.runs import board_name
+
+    plan = course_plan(experiment)
+    return board_name(plan, plan.defaults, family_of(plan.defaults.corpus), plan.course_arms, plan.lesson.seeds)
+
+
+def is_drawn(experiment: str) -> bool:
+    """Whether the present code has drawn the script's pictures, in its run folder if not yet in logs/plots."""
+    folder = drawn_by(experiment)[0]
+    return state(experiment) == "measured" or (any(folder.glob("*.csv")) and not _outdated(experiment, folder))
+
+
+def _outdated(experiment: str, folder: Path) -> bool:
+    """Whether a run folder belongs to a version of the script that is no longer there."""
+    path = folder / checkpoint.NAME
+    return path.exists() and checkpoint.load(path).state["code_hash"] != refer(experiment).code
+
+
+def paths(experiment: str) -> list[tuple[Path, Path]]:
+    """For the data file of each picture a script drew: (where the run wrote it, where it is tracked)."""
+    target, folder = plots.folder(), drawn_by(experiment)[0]
+    name = experiment.replace("/", "_")
+    stems = {path.stem for path in folder.glob("*.csv")} | {path.stem.removeprefix(f"{name}_") for path in target.glob(f"{name}_*.csv")}
+    return [(folder / f"{stem}.csv", target / f"{name}_{stem}.csv") for stem in sorted(stems)]
+
+
+def _tracked(experiment: str) -> list[Path]:
+    return [tracked for _, tracked in paths(experiment) if tracked.exists()]
+
+
+def _tables(found: list[Path]) -> str:
+    """What stands for the tables beside the pictures that have no picture of their own to be marked; empty if there are none."""
+    tables = "".join(path.read_text(encoding="utf-8") for path in found if path.exists() and not path.with_suffix(".png").exists())
+    return hashlib.sha256(tables.encode()).hexdigest()[:12] if tables else ""
+
+
+def state(experiment: str) -> str:
+    """measured: the present code drew the tracked pictures; stale: earlier code did; missing: there are none yet."""
+    found = _tracked(experiment)
+    pictures = [path.with_suffix(".png") for path in found if path.with_suffix(".png").exists()]
+    if not pictures:
+        return "missing"
+    source = f"{drawn_by(experiment)[1]} {_tables(found)}".strip()
+    return "measured" if all(plots.read_mark(path).partition(" ")[2] == source for path in pictures) else "stale"
+
+
+def update() -> None:
+    """Take over the pictures that scripts drew, marked with the code and settings that drew them."""
+    for experiment in drawing():
+        folder, source = drawn_by(experiment)
+        if _outdated(experiment, folder):
+            continue
+        found = paths(experiment)
+        source = f"{source} {_tables([drawn for drawn, _ in found])}".strip()
+        for drawn, tracked in found:
+            if drawn.exists():
+                shutil.copyfile(drawn, tracked)
+                picture = drawn.with_suffix(".png")
+                if picture.exists():  # some tables have none
+                    plots.copy_marked(picture, tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), source)
+
+
+def problems(measured: Measured) -> list[str]:
+    """Where a picture or table that a script drew says other than its data, or than the results."""
+    found = []
+    for experiment in drawing():
+        tracked = _tracked(experiment)
+        pictures = [path for path in tracked if path.with_suffix(".png").exists()]
+        if tracked and not pictures:
+            found.append(f"the pictures of {experiment} are missing, though their data are there")
+        for path in pictures:
+            found += _mark_problem(path, _tables(tracked))
+        if course_plan(experiment).board:
+            found += board_problems(measured, experiment, tracked)
+    return found
+
+
+def _mark_problem(path: Path, tables: str) -> list[str]:
+    """One line if a tracked picture was not drawn from the data file beside it, or from other tables than are there."""
+    digest, _, source = plots.read_mark(path.with_suffix(".png")).partition(" ")
+    same = digest == plots.mark(path.read_text(encoding="utf-8")) and (not tables or source.endswith(f" {tables}"))
+    return [] if same else [f"{path.with_suffix('.png').name} was drawn from other data than {path.name} holds"]
+
+
+def board_problems(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
+    """One line for each table of a picture of all runs that says other than the rows, or if together they lack a run of the course.
+
+    A line of such a table has the run's arm and seed, and its columns with the names of the results hold the values of the run's row.
+    A picture that earlier code drew says so on the page; its values are those of any row of that run.
+    """
+    import pandas as pd
+
+    current = state(experiment) == "measured"
+    arms = course_plan(experiment).course_arms
+    rows = {arm: measured.rows(Reference(experiment, arm)) for arm in arms}
+    known = pd.concat(rows.values()) if current else measured.all[measured.all.experiment == experiment]
+    found, seen = [], set()
+    for path in tables:
+        drawn = pd.read_csv(path, dtype={"arm": str})
+        columns = [c for c in drawn.columns if c in COLUMNS and c not in ("arm", "seed")]
+        values = {(row.arm, row.seed, *(_plain(getattr(row, column)) for column in columns)) for row in known.itertuples()}
+        for cell in drawn.itertuples():
+            seen.add((cell.arm, cell.seed))
+            if (cell.arm, cell.seed, *(_plain(getattr(cell, column)) for column in columns)) not in values:
+                found.append(f"{path.name}: what it says of {cell.arm}, seed {cell.seed} is not what the results say")
+                break
+    runs = [(arm, seed) for arm in arms for seed in rows[arm].seed] if tables and current else []
+    return found + [f"the pictures of {experiment} lack {arm}, seed {seed}" for arm, seed in runs if (arm, seed) not in seen][:1]
+
+
+def _plain(value) -> object:
+    """A value that equals itself: what diverged has no number, and no-number does not."""
+    return None if value != value else value

@@ -1,0 +1,196 @@
+"""Running lines of the course side by side: which commands that takes, which of them need the machine to themselves, and in what order."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from common import checkpoint
+from common.beside import Presence
+from common.errors import UserError
+from common.journal import finished
+from common.lesson import ROOT, Reference, course_plan, course_references, refer
+from common.readme import timed_lines
+from common.runs import run_folder
+
+Job = tuple[Reference, int]
+
+
+@dataclass
+class Task:
+    """One command."""
+
+    name: str
+    command: list[str]
+    jobs: list[Job]
+    alone: bool = False
+    """Whether it measures time, so that nothing may run beside it."""
+    after: list[Job] = field(default_factory=list)
+    """What has to be done before."""
+    seconds: float = 0.0
+    """How long it may take."""
+
+
+def training(job: Job, again: bool, timed: set[Reference]) -> Task:
+    """The command that trains one line of the course with one seed; an interrupted run goes on from its checkpoint."""
+    reference, seed = job
+    plan, s = course_plan(reference.experiment), reference.settings()
+    flags = ["--seeds", str(seed), "--arms", reference.arm, *shlex.split(reference.flags)]
+    flags += ["--resume"] if not again and kept(job) else []
+    flags += ["--no-pictures"] if gathers(reference.experiment) else []
+    after = [(refer(s.init_from), seed)] if s.init_from and not os.path.isdir(s.init_from) else []  # noqa: PTH112 (a name or a folder)
+    alone = bool(plan.own(reference.arm, s).seconds) or reference in timed
+    return Task(f"{reference} seed {seed}", [sys.executable, str(plan.script), *flags], [job], alone, after)
+
+
+def gathers(experiment: str) -> bool:
+    """Whether a script has something to do when all its lines are trained: one picture of all runs, or measuring speed."""
+    plan = course_plan(experiment)
+    return bool(plan.board or plan.measure)
+
+
+def gathering(experiment: str, after: list[Job]) -> Task:
+    """The command that draws or measures what a script gathers. What is trained already costs nothing."""
+    plan = course_plan(experiment)
+    seeds = plan.lesson.seeds if plan.board else plan.lesson.seeds[:1]
+    flags = ["--seeds", *map(str, seeds), "--resume", *([] if plan.board else ["--arms", plan.course_arms[0]])]
+    what = "measuring" if plan.measure else "picture"
+    return Task(f"{experiment}, {what}", [sys.executable, str(plan.script), *flags], [], bool(plan.measure), after)
+
+
+def small(reference: Reference) -> Task:
+    """The command of the smaller form, seed 1; of a script with one picture of all its arms, all of them."""
+    plan = course_plan(reference.experiment)
+    flags = ["--seeds", "1", "--quick", *shlex.split(reference.flags)]
+    flags += [] if plan.board else ["--arms", reference.arm]
+    name = reference.experiment if plan.board else str(reference)
+    return Task(f"{name} seed 1", [sys.executable, str(plan.script), *flags], [(reference, 1)])
+
+
+def kept(job: Job) -> bool:
+    """Whether a checkpoint of this run is there that the present code wrote."""
+    return bool(_saved(job))
+
+
+def _saved(job: Job) -> dict:
+    """The state in the checkpoint of a run that the present code wrote; empty if there is none."""
+    reference, seed = job
+    path = run_folder(reference.experiment, reference.arm, seed, reference.config()) / checkpoint.NAME
+    try:
+        state = checkpoint.load(path).state
+    except UserError:
+        return {}
+    return state if state.get("code_hash") == reference.code else {}
+
+
+def _is_trained(job: Job) -> bool:
+    reference = job[0]
+    own = course_plan(reference.experiment).own(reference.arm, reference.settings())
+    state = _saved(job)
+    return bool(state) and finished(state, own.steps, own.seconds)
+
+
+def plan_tasks(jobs: list[Job], draw: list[str], again: bool) -> list[Task]:
+    """The commands for these runs, and for what the scripts in `draw` gather, in the order of the course.
+
+    A picture of all runs needs every run's checkpoint: those that are not here are trained too.
+    """
+    timed = timed_lines((ROOT / "README.md").read_text(encoding="utf-8"))
+    wanted = list(jobs)
+    for experiment in draw:
+        plan = course_plan(experiment)
+        if plan.board:
+            cells = [(r, seed) for r in course_references(experiment) if not r.flags for seed in plan.lesson.seeds]
+            wanted += [job for job in cells if job not in jobs and not _is_trained(job)]
+    found = [training(job, again, timed) for job in wanted]
+    for experiment in draw:
+        found.append(gathering(experiment, [job for job in wanted if job[0].experiment == experiment]))
+    order = {reference: number for number, reference in enumerate(course_references())}
+    last = {reference.experiment: number for reference, number in order.items()}
+    return sorted(found, key=lambda task: order.get(task.jobs[0][0], -1) if task.jobs else last[task.name.split(",")[0]])
+
+
+class Pool:
+    """Runs tasks, as many at once as there are `jobs`. What measures time runs when nothing else does, after everything else.
+
+    With several jobs each task has one thread; with one, a script chooses as it does by hand. A task that fails stops no other.
+    """
+
+    def __init__(self, tasks: list[Task], jobs: int):
+        self.waiting, self.jobs = list(tasks), jobs
+        self.running: dict[Future, Task] = {}
+        self.stopped, self.failed = False, []
+        self.presence = Presence()
+        if jobs > 1:
+            self.waiting.sort(key=lambda task: task.alone)
+
+    def run(self) -> Iterator[tuple[str, Task, float]]:
+        """Yield ("begin", task, 0) and ("end", task, seconds). Ctrl-C lets what runs save its state and begins nothing more."""
+        before = signal.signal(signal.SIGINT, self._stop)
+        try:
+            with ThreadPoolExecutor(self.jobs) as pool:
+                while self.running or (self.waiting and not self.stopped):
+                    for task in iter(self._next, None):
+                        yield "begin", task, 0.0
+                        self.running[pool.submit(self._work, task)] = task
+                    if not self.running:
+                        break
+                    done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        task = self.running.pop(future)
+                        code, seconds, said = future.result()
+                        self._ended(task, code, said)
+                        if not code:
+                            yield "end", task, seconds
+        finally:
+            self.presence.leave()
+            signal.signal(signal.SIGINT, before)
+
+    def _next(self) -> Task | None:
+        """The next task that may begin now, taken from those that wait; None if it has to wait for one that runs."""
+        if self.stopped or len(self.running) >= self.jobs or any(task.alone for task in self.running.values()):
+            return None
+        undone = [job for task in [*self.waiting, *self.running.values()] for job in task.jobs]
+        ready = [task for task in self.waiting if not any(job in undone for job in task.after)]
+        if self.jobs > 1:
+            ready = [task for task in ready if not task.alone] or (ready if not self.running else [])
+        if not ready:
+            return None
+        self.waiting.remove(ready[0])
+        if self.jobs > 1 and not ready[0].alone:
+            self.presence.join()  # so that the last one too, when no other is left beside it, counts as not alone
+        else:
+            self.presence.leave()
+        return ready[0]
+
+    def _work(self, task: Task) -> tuple[int, float, str]:
+        """Run a command. Its exit code, its seconds, and what it printed."""
+        several = self.jobs > 1
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*task.command, *(["--threads", "1"] if several and not task.alone else [])],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if several else None,  # progress bars of several would overwrite one another
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        return done.returncode, time.perf_counter() - start, done.stdout
+
+    def _ended(self, task: Task, code: int, said: str) -> None:
+        if code == 130:
+            self.stopped = True
+        elif code and not self.stopped:
+            print(said)
+            print(f"{task.name} ended with exit code {code}", flush=True)
+            self.failed.append(task.name)
+
+    def _stop(self, *_) -> None:
+        """Ctrl-C reaches the scripts too, which save their state: wait for them."""
+        self.stopped = True
