@@ -1,8 +1,6 @@
-"""What a stage script says of itself: its header, its code as a fingerprint, and what it would run."""
+"""The course: its scripts in order, what each would run, and how one refers to a line of it."""
 
-import ast
 import os
-import re
 import runpy
 import shlex
 from collections.abc import Callable
@@ -16,10 +14,9 @@ from torch import nn
 from common.corpora import family_of
 from common.errors import UserError, nearest
 from common.fingerprint import ROOT, code_hash
+from common.header import Lesson
 from common.settings import ARCHITECTURE, RECIPE, Reading, Settings, config_hash, parse
 from common.tokenizer import identity
-
-FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds", "Stairs")
 
 COURSE = (
     "01_bigram/count_bigram",
@@ -61,11 +58,6 @@ def logs_folder() -> Path:
     return Path(os.environ.get("GPT_STAIRCASE_LOGS") or ROOT / "logs")
 
 
-def experiment_name(script: Path) -> str:
-    """`.../02_attention/bigram.py` -> `02_attention/bigram`."""
-    return f"{script.parent.name}/{script.stem}"
-
-
 def find(name: str) -> str:
     """The experiment of the course that `name` means: `bigram.py`, `02_attention/bigram` or `bigram`. Raises UserError."""
     name = name.removesuffix(".py").rstrip("/")
@@ -74,70 +66,6 @@ def find(name: str) -> str:
         what = f"means {' and '.join(matches)}" if matches else "is no script of the course"
         raise UserError(f"{name!r} {what}{nearest(name, [*COURSE, *(e.split('/')[1] for e in COURSE)])}")
     return matches[0]
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """The header docstring of a script, read."""
-
-    experiment: str
-    title: str
-    fields: dict[str, str]
-
-    @property
-    def previous(self) -> str | None:
-        value = self.fields.get("Previous", "none")
-        return None if value == "none" else value.partition(":")[0].removesuffix(".py")
-
-    @property
-    def previous_arm(self) -> str:
-        """The arm of the predecessor that this script goes on from, where the header names one (`feed_forward.py:gelu`)."""
-        return self.fields.get("Previous", "").partition(":")[2]
-
-    @property
-    def changes(self) -> list[str]:
-        return _words(self.fields.get("Changes", ""))
-
-    @property
-    def teaches(self) -> list[str]:
-        return _words(self.fields.get("Teaches", ""))
-
-    @property
-    def variants(self) -> list[str]:
-        """Command lines the course runs besides the one without flags, which is the first: `""`."""
-        return ["", *(v.strip() for v in self.fields.get("Also", "").split(";") if v.strip())]
-
-    @property
-    def stairs(self) -> list[str]:
-        """The arms that stand in the staircase, where the header names them: of a script with many, only some are stairs."""
-        return _words(self.fields.get("Stairs", ""))
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds the course runs this script with: 1, 2 and 3, or more where those leave a question open."""
-        return [int(seed) for seed in self.fields.get("Seeds", "1 2 3").split()]
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip() not in ("", "none")]
-
-
-def read_lesson(script: Path) -> Lesson:
-    """Parse the header of a script; a script without one has no title and no predecessor."""
-    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
-    title, _, rest = docstring.partition("\n")
-    fields: dict[str, str] = {}
-    key = None
-    for line in rest.splitlines():
-        match = re.match(rf"({'|'.join(FIELDS)})\s*: (.*)", line)
-        if match:
-            key = match[1]
-            fields[key] = match[2].strip()
-        elif key and line.startswith(" "):
-            fields[key] += " " + line.strip()
-        else:
-            key = None
-    return Lesson(experiment_name(script), title, fields)
 
 
 # ---- what a script would run -----------------------------------------------------------------------------------------

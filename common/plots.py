@@ -196,10 +196,7 @@ def staircase(frame, path: Path, mark: str) -> None:
         for tick, colour in zip(axes.get_xticklabels(), colours, strict=True):
             tick.set_color(colour)
         axes.grid(axis="x", visible=False)
-        axes.set(
-            title="The staircase: what does each idea buy? (lower is better)",
-            ylabel="test, bits per character",
-        )
+        axes.set(title="The staircase: what does each idea buy? (lower is better)", ylabel="test, bits per character")
         if "stale" in set(frame.state):
             axes.text(0, -0.32, "† measured with an earlier version of the code", transform=axes.transAxes, fontsize=9, color="#555555")
         save(figure, path, mark)

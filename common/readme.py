@@ -7,7 +7,6 @@ experiment with flags; each compared with its predecessor, or with the one after
 What is not measured yet says so, and what earlier code measured has a dagger.
 """
 
-import csv
 import difflib
 import re
 from dataclasses import dataclass, field
@@ -16,7 +15,9 @@ from common import pictures, plots
 from common.errors import UserError
 from common.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.lesson import Reference, course_plan, course_references, refer
-from common.results import TIMES, Interval, interval, paired, timed
+from common.pictures import NotDrawnError, cell, data_lines
+from common.results import TIMES, timed
+from common.statistics import Interval, interval, paired
 
 HEADER = (
     "| script | parameters | seconds | test loss | accuracy | test bpc | against | difference | verdict |\n"
@@ -115,24 +116,6 @@ def table(measured: Measured, what: str) -> str:
 # ---- data files ------------------------------------------------------------------------------------------------------
 
 
-class NotDrawnError(Exception):
-    """The data file belongs to a script of the course that has not measured it yet."""
-
-
-def data_lines(name: str) -> list[dict[str, str]]:
-    """The lines of a data file in logs/plots. Raises NotDrawnError, or UserError where no script makes a file of that name."""
-    path = plots.folder() / f"{name}.csv"
-    if not path.exists() and pictures.owner(name):
-        raise NotDrawnError
-    if not path.exists():
-        raise UserError(f"{name}.csv is not in {path.parent}, and no script of the course draws it; mend the name")
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    if not lines:
-        raise UserError(f"{path} is empty; run the script that measures it, and python -m common.report")
-    return lines
-
-
 def data_table(name: str) -> str:
     """A Markdown table of a data file, numbers to three digits."""
     try:
@@ -156,15 +139,6 @@ def _cell(value: str) -> str:
         return f"{int(value):,}" if value.isdigit() else f"{float(f'{float(value):.3g}'):,.12g}"
     except ValueError:
         return value
-
-
-def cell(name: str, key: str, column: str) -> float:
-    """A number of a data file, from the line whose first cells are `key` (joined by `/`). Raises UserError if there is none."""
-    wanted = key.split("/")
-    for line in data_lines(name):
-        if list(line.values())[: len(wanted)] == wanted and column in line:
-            return float(line[column])
-    raise UserError(f"{name}.csv has no line that begins with {key}, or no column {column!r}")
 
 
 def picture(name: str, shows: str) -> str:

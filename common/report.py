@@ -17,7 +17,7 @@ from common.errors import UserError, command
 from common.evidence import Line, Measured
 from common.lesson import COURSE, ROOT, Reference, course_plan, course_references, refer
 from common.readme import differences, render
-from common.results import interval
+from common.statistics import interval
 from common.summary import read_curve
 
 CURVE_COLUMNS = ["experiment", "arm", "seed", "config_hash", "code_hash", "step", "train_loss", "val_loss", "val_bpc", "state"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import checkpoint, lesson, memory, record, results, runs, sampling, summary, threads
+from common import checkpoint, header, lesson, memory, record, results, runs, sampling, summary, threads
 from common.beside import Presence
 from common.data import Data, text_data
 from common.errors import UserError, command, nearest
@@ -50,7 +50,7 @@ def run(
     """
     script = Path(sys._getframe(1).f_globals["__file__"]).resolve()
     arms = model if isinstance(model, dict) else {"default": model}
-    plan = Plan(script, lesson.read_lesson(script), arms, settings, load, train, picture, probe, board, measure, presets or {}, quick or {})
+    plan = Plan(script, header.read_lesson(script), arms, settings, load, train, picture, probe, board, measure, presets or {}, quick or {})
     if lesson.planning:
         raise lesson.Planned(plan)
     _main(plan)
@@ -246,7 +246,8 @@ def _run_one(
         checkpoint.restore_model(checkpoint.load(start), model)
         print(f"starts from {start.parent}")
     name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
-    state["threads"] = _threads(plan, arm, s, options, model, data, folder, name) if data.device == "cpu" else None
+    begun = folder / checkpoint.NAME if options.resume else None
+    state["threads"] = threads.settle(name, model, data, s.steps, options.threads, begun)
     presence.begin()
     journal = Journal(folder, data, s.steps, state, resume, f"{number}{name} seed {seed}", plan.probe, s.seconds)
     with journal.held():
@@ -265,24 +266,6 @@ def _run_one(
     if options.log and not (options.resume and results.logged(row)):
         results.append(row)
     return row, model if scores else None, folder
-
-
-def _threads(plan: Plan, arm: str, s: Settings, options: Options, model: nn.Module, data: Data, folder: Path, name: str) -> int:
-    """Set the number of threads of a run, and say it: given by hand, as before if the run goes on, or the fastest."""
-    path = folder / checkpoint.NAME
-    kept = checkpoint.load(path).state.get("threads") if options.resume and path.exists() else None
-    if options.threads:
-        choice = threads.Choice(options.threads, "as given")
-    elif kept and kept <= threads.limit():
-        choice = threads.Choice(kept, "as the run began")
-    elif plan.trains(arm):
-        choice = threads.choose(model, data, s.steps)
-    else:
-        choice = threads.Choice(torch.get_num_threads(), "nothing is trained")
-    torch.set_num_threads(choice.threads)
-    if plan.trains(arm):
-        print(f"threads     {choice.threads} for {name}: {choice.why}", flush=True)
-    return choice.threads
 
 
 def _finished_cell(state: dict, s: Settings, log: bool, folder: Path) -> tuple[dict | None, bool]:

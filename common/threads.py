@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common import checkpoint
 from common.data import Data
 from common.errors import UserError
 
@@ -63,6 +64,29 @@ def check(threads: int | None) -> None:
     """Raise UserError for a number of threads that this process cannot use."""
     if threads is not None and not 1 <= threads <= limit():
         raise UserError(f"--threads {threads} makes no sense; this process may use 1 to {limit()}")
+
+
+def settle(name: str, model: nn.Module, data: Data, steps: int, given: int | None, begun: Path | None) -> int | None:
+    """Set the number of threads of a run and say it: given by hand, that of the checkpoint it goes on from, or the fastest.
+
+    Returns the number, None on another device than the CPU.
+    """
+    if data.device != "cpu":
+        return None
+    kept = checkpoint.load(begun).state.get("threads") if begun and begun.exists() else None
+    trains = any(True for _ in model.parameters())
+    if given:
+        choice = Choice(given, "as given")
+    elif kept and kept <= limit():
+        choice = Choice(kept, "as the run began")
+    elif trains:
+        choice = choose(model, data, steps)
+    else:
+        choice = Choice(torch.get_num_threads(), "nothing is trained")
+    torch.set_num_threads(choice.threads)
+    if trains:
+        print(f"threads     {choice.threads} for {name}: {choice.why}", flush=True)
+    return choice.threads
 
 
 def choose(model: nn.Module, data: Data, steps: int) -> Choice:

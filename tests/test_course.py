@@ -10,7 +10,8 @@ import time
 import pytest
 
 from common import results
-from common.lesson import COURSE, ROOT, read_lesson, refer
+from common.header import read_lesson
+from common.lesson import COURSE, ROOT, refer
 
 
 def course(*arguments: str, **environment) -> subprocess.CompletedProcess:

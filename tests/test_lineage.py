@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from common import lesson
+from common import header, lesson
 from common.fingerprint import canonical
-from common.lesson import COURSE, ROOT, read_lesson
+from common.header import read_lesson
+from common.lesson import COURSE, ROOT
 from common.results import code_difference
 
 LESSONS = {e: read_lesson(ROOT / f"{e}.py") for e in COURSE}
@@ -49,7 +50,7 @@ def test_header_is_complete(experiment):
     assert found.title.endswith((".", "?", ":", "!")) and len(found.title) < 120
     for field in ("Previous", "Changes", "Idea", "Source", "Expect"):
         assert found.fields.get(field), field
-    assert list(found.fields) == [f for f in lesson.FIELDS if f in found.fields], "fields stand in the order of the plan"
+    assert list(found.fields) == [f for f in header.FIELDS if f in found.fields], "fields stand in the order of the plan"
     if found.previous:
         assert (ROOT / f"{found.previous}.py").exists() and COURSE.index(found.previous) < COURSE.index(experiment)
     else:
@@ -151,11 +152,15 @@ def test_imports_of_common_run_one_way():
         "data",
         "metrics",
         "fingerprint",
+        "header",
         "lesson",
         "memory",
         "checkpoint",
         "journal",
         "train",
+        "beside",
+        "threads",
+        "statistics",
         "results",
         "sampling",
         "runs",
@@ -166,6 +171,8 @@ def test_imports_of_common_run_one_way():
         "record",
         "run",
         "generate",
+        "evidence",
+        "pictures",
         "readme",
         "report",
         "tools",

@@ -12,7 +12,8 @@ from scipy import stats
 from common import lesson, results
 from common.errors import UserError
 from common.lesson import refer
-from common.results import COLUMNS, Interval, append, course_rows, interval, logged, paired, read
+from common.results import COLUMNS, append, course_rows, logged, read
+from common.statistics import Interval, interval, paired
 
 
 def row(**values) -> dict:

@@ -31,8 +31,8 @@ def own_notes(tmp_path, monkeypatch):
 def task(name: str, tmp_path: Path, seconds: float = 0.4, code: int = 0, **how) -> Task:
     """A command that notes when it began and when it ended, and with which arguments."""
     program = (
-        f"import sys, time, pathlib; start = time.time(); time.sleep({seconds}); "
-        f"pathlib.Path({str(tmp_path / name)!r}).write_text(f'{{start}} {{time.time()}} {{sys.argv[1:]}}'); sys.exit({code})"
+        f"import sys, time; start = time.time(); time.sleep({seconds}); "
+        f"print(start, time.time(), sys.argv[1:], file=open({str(tmp_path / name)!r}, 'w', encoding='utf-8')); sys.exit({code})"
     )
     return Task(name, [sys.executable, "-c", program], **{"jobs": [(name, 1)]} | how)
 

@@ -1,0 +1,77 @@
+"""The header docstring of a stage script, read."""
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds", "Stairs")
+
+
+def experiment_name(script: Path) -> str:
+    """`.../02_attention/bigram.py` -> `02_attention/bigram`."""
+    return f"{script.parent.name}/{script.stem}"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The header docstring of a script, read."""
+
+    experiment: str
+    title: str
+    fields: dict[str, str]
+
+    @property
+    def previous(self) -> str | None:
+        value = self.fields.get("Previous", "none")
+        return None if value == "none" else value.partition(":")[0].removesuffix(".py")
+
+    @property
+    def previous_arm(self) -> str:
+        """The arm of the predecessor that this script goes on from, where the header names one (`feed_forward.py:gelu`)."""
+        return self.fields.get("Previous", "").partition(":")[2]
+
+    @property
+    def changes(self) -> list[str]:
+        return _words(self.fields.get("Changes", ""))
+
+    @property
+    def teaches(self) -> list[str]:
+        return _words(self.fields.get("Teaches", ""))
+
+    @property
+    def variants(self) -> list[str]:
+        """Command lines the course runs besides the one without flags, which is the first: `""`."""
+        return ["", *(v.strip() for v in self.fields.get("Also", "").split(";") if v.strip())]
+
+    @property
+    def stairs(self) -> list[str]:
+        """The arms that stand in the staircase, where the header names them: of a script with many, only some are stairs."""
+        return _words(self.fields.get("Stairs", ""))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds the course runs this script with: 1, 2 and 3, or more where those leave a question open."""
+        return [int(seed) for seed in self.fields.get("Seeds", "1 2 3").split()]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip() not in ("", "none")]
+
+
+def read_lesson(script: Path) -> Lesson:
+    """Parse the header of a script; a script without one has no title and no predecessor."""
+    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+    title, _, rest = docstring.partition("\n")
+    fields: dict[str, str] = {}
+    key = None
+    for line in rest.splitlines():
+        match = re.match(rf"({'|'.join(FIELDS)})\s*: (.*)", line)
+        if match:
+            key = match[1]
+            fields[key] = match[2].strip()
+        elif key and line.startswith(" "):
+            fields[key] += " " + line.strip()
+        else:
+            key = None
+    return Lesson(experiment_name(script), title, fields)
