@@ -66,7 +66,8 @@ def test_a_learning_curve_that_does_not_belong_to_its_row_is_found(tracked, page
     for stage in ("02_attention", "03_ffn"):
         path = tracked / f"plots/curves_{stage}.csv"
         lines = path.read_text(encoding="utf-8").splitlines()
-        path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+        last = max(number for number, line in enumerate(lines) if line.endswith(",measured"))
+        path.write_text("\n".join(lines[:last] + lines[last + 1 :]) + "\n", encoding="utf-8")
     problems = report.check(page)
     lost = [problem for problem in problems if problem.startswith("the learning curve of")]
     assert len(lost) == 2 and lost[0].startswith("the learning curve of 02_attention/multi_head, seed 8, is not that of its row")
@@ -145,7 +146,7 @@ def test_a_line_without_rows_is_not_measured_yet(tracked, page, without):
     assert f"| [multi_head](02_attention/multi_head.py) |  |  | {NOT_YET} | | | | | |" in text
     assert f"<!--=value(multi_head, test_bpc, .2f)-->{NOT_YET}<!--/-->" in text
     assert f"| multi_head | {NOT_YET} |  |" in text  # what is compared with it
-    assert "134 of the 135 lines of the course are measured with the present code; 1 not measured yet: `multi_head`" in text
+    assert re.search(r"(\d+) of the \d+ lines of the course are measured with the present code; .*not measured yet: .*`multi_head`", text)
     assert "02_attention/multi_head,stage,,,missing" in (tracked / "plots/staircase.csv").read_text(encoding="utf-8")
     assert "02_attention/multi_head,default,,,,,,,,missing" in (tracked / "plots/curves_02_attention.csv").read_text(encoding="utf-8")
 
@@ -160,7 +161,7 @@ def test_a_line_that_earlier_code_measured_has_a_dagger(tracked, page, without):
     assert f"| [multi_head](02_attention/multi_head.py) {DAGGER} | 24,769 |" in text
     assert "\n\n† measured with an earlier version of the code\n<!-- end -->" in text
     assert f"<!--=value(multi_head, test_bpc, .2f)-->3.37{DAGGER}<!--/-->" in text
-    assert "134 of the 135 lines of the course are measured with the present code; 1 measured with earlier code (†): `multi_head`" in text
+    assert re.search(r"are measured with the present code; 1 measured with earlier code \(†\): `multi_head`", text)
     assert re.search(r"02_attention/multi_head,stage,3.37\d+,0.0\d+,stale", (tracked / "plots/staircase.csv").read_text(encoding="utf-8"))
     assert path.read_text(encoding="utf-8").count(",stale\n") == 8 * 16
     shutil.copyfile(ROOT / "logs/plots/staircase.png", tracked / "plots/staircase.png")  # a picture without the dagger
