@@ -28,10 +28,10 @@ def own_notes(tmp_path, monkeypatch):
     return tmp_path / "running"
 
 
-def task(name: str, tmp_path: Path, seconds: float = 0.4, code: int = 0, **how) -> Task:
+def task(name: str, tmp_path: Path, takes: float = 0.4, code: int = 0, **how) -> Task:
     """A command that notes when it began and when it ended, and with which arguments."""
     program = (
-        f"import sys, time; start = time.time(); time.sleep({seconds}); "
+        f"import sys, time; start = time.time(); time.sleep({takes}); "
         f"print(start, time.time(), sys.argv[1:], file=open({str(tmp_path / name)!r}, 'w', encoding='utf-8')); sys.exit({code})"
     )
     return Task(name, [sys.executable, "-c", program], **{"jobs": [(name, 1)]} | how)
@@ -56,6 +56,11 @@ def test_two_run_at_once_with_one_thread_each_and_what_measures_time_runs_alone(
     for name in "abc":
         assert "'--threads', '1'" in (tmp_path / name).read_text(encoding="utf-8")
     assert "threads" not in (tmp_path / "timed").read_text(encoding="utf-8")  # which chooses as it does by hand
+
+
+def test_towards_the_end_the_longest_comes_first(tmp_path):
+    tasks = [task(f"{n}", tmp_path, 0.05, seconds=float(n)) for n in range(8)]
+    assert [t.name for event, t, _ in Pool(tasks, 2).run() if event == "begin"][:4] == ["0", "1", "7", "6"]
 
 
 def test_one_job_keeps_the_order_and_leaves_threads_to_the_script(tmp_path):

@@ -116,6 +116,8 @@ def work(tasks: list[Task], jobs_at_once: int, quick: bool) -> None:
     """Run the tasks, telling of each when it begins, and how long all will take."""
     rows = results.read()
     measured = rows.groupby("experiment").train_seconds.mean().to_dict() if len(rows) else {}
+    for task in tasks:
+        task.seconds = sum(expected_seconds(job, measured, quick) for job in task.jobs)
     pool = Pool(tasks, jobs_at_once)
     begun = ended = 0
     for event, task, seconds in pool.run():

@@ -161,6 +161,8 @@ class Pool:
             ready = [task for task in ready if not task.alone] or (ready if not self.running else [])
         if not ready:
             return None
+        if self.jobs > 1 and len(self.waiting) <= 3 * self.jobs:  # towards the end a long one must not come last
+            ready.sort(key=lambda task: -task.seconds)
         self.waiting.remove(ready[0])
         if self.jobs > 1 and not ready[0].alone:
             self.presence.join()  # so that the last one too, when no other is left beside it, counts as not alone
