@@ -3,6 +3,7 @@
 A checkpoint is written beside the old one and put in its place in a single step: a killed process leaves the old one or the new one.
 """
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -46,18 +47,33 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, 
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises UserError if there is none, or if it is truncated or not one of ours."""
+    with _opened(path) as file:
+        return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, _state(file))  # noqa: SIM118
+
+
+def read_state(path: Path) -> dict:
+    """What a checkpoint says of its run, without its tensors. Raises as `load`."""
+    with _opened(path) as file:
+        return _state(file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path):
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {})["state"])
-            checkpoint = Checkpoint({name: file.get_tensor(name) for name in file.keys()}, state)  # noqa: SIM118
-            checkpoint.state["experiment"], checkpoint.state["step"]
-            return checkpoint
+            yield file
     except FileNotFoundError:
         raise UserError(f"no checkpoint at {path}; train first") from None
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise UserError(
             f"{path} is not a whole checkpoint of this course ({error or type(error).__name__}); remove it and train again"
         ) from None
+
+
+def _state(file) -> dict:
+    state = json.loads((file.metadata() or {})["state"])
+    state["experiment"], state["step"]  # without these it is not one of ours
+    return state
 
 
 def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:

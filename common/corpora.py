@@ -8,7 +8,7 @@ import sysconfig
 import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import UserError, nearest
@@ -33,7 +33,7 @@ SOURCES = {
     ),
 }
 TEXTS = ("tinyshakespeare", "pydoc", "stdlib")
-NAMES = ("names", "indian")
+NAMES = ("names", "indian", "faker")
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
@@ -44,6 +44,8 @@ class Corpus:
     name: str
     family: str
     text: str
+    resolved: str | None = None
+    """The name that means this text, where another was asked for and could not be had."""
 
 
 def read_file(path: Path) -> str:
@@ -156,14 +158,17 @@ def stdlib() -> Corpus:
 BUILT_IN = {"pydoc": pydoc, "stdlib": stdlib}
 
 
-def faker_names(locale: str, name: str) -> Corpus:
+LOCALES = {"indian": "en_IN", "faker": "en"}
+
+
+def faker_names(name: str) -> Corpus:
     """First names from the lists of the faker package, lower case, letters a to z, one per line.
 
     Lists change with faker's version; the corpus carries a checksum of the list in its name, so that no two are mixed.
     """
     import importlib
 
-    provider = importlib.import_module(f"faker.providers.person.{locale}").Provider
+    provider = importlib.import_module(f"faker.providers.person.{LOCALES[name]}").Provider
     names = sorted({n.lower() for n in provider.first_names if n.isascii() and n.isalpha()})
     text = "\n".join(names) + "\n"
     return Corpus(f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}", name, text)
@@ -176,9 +181,9 @@ def load_text(name: str) -> Corpus:
 
 def load_names(name: str) -> Corpus:
     """A list of names by name or path. Raises UserError for an unknown name or an unusable file."""
-    if name == "indian":
-        return faker_names("en_IN", "indian")
-    return _load(name, NAMES, lambda: faker_names("en", "faker"))
+    if name in LOCALES:
+        return faker_names(name)
+    return _load(name, NAMES, lambda: faker_names("faker"))
 
 
 def _load(name: str, known: tuple[str, ...], built_in) -> Corpus:
@@ -190,7 +195,7 @@ def _load(name: str, known: tuple[str, ...], built_in) -> Corpus:
         except ConnectionError as error:
             corpus = built_in()
             print(f"corpus {name!r} is not here and cannot be downloaded ({error}); going on with the built-in corpus {corpus.name}")
-            return corpus
+            return replace(corpus, resolved=corpus.family)
     text = _read_own(name, known)
     return Corpus(Path(name).name, _digest(Path(name).name, text), text)
 

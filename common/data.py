@@ -122,10 +122,10 @@ class Data:
         return x.to(self.device), y.to(self.device)
 
     def first_line(self, longest: int = 48) -> Tensor:
-        """Ids (T,) of the first line of the test text with over 20 characters, else of its beginning; at most a window long."""
+        """Ids (T,) of the first line of the test text with over 20 characters, else of its beginning; at most `longest`, and a window."""
         held_out = self.tokenizer.decode(self.test.tokens[1:2000].tolist())
         line = next((line for line in held_out.split("\n")[1:] if len(line) > 20), held_out)
-        return torch.from_numpy(self.tokenizer.encode(line[: min(longest, self.test.block_size)])).to(self.device)
+        return torch.from_numpy(self.tokenizer.encode(line)[: min(longest, self.test.block_size)]).to(self.device)
 
     def with_seed(self, seed: int) -> "Data":
         return dataclasses.replace(self, seed=seed)

@@ -15,9 +15,8 @@ from typing import Annotated
 
 import tyro
 
-from common import results
 from common.errors import UserError, command, nearest
-from common.runs import Run, load_run, locate
+from common.runs import Run, load_run, locate, progress
 from common.sampling import Sampling, start_of, stream, texts
 from common.settings import parse_as
 
@@ -45,18 +44,26 @@ HELP = f"quit ends, clear forgets what was written, /temperature 0.8 sets (so do
 
 
 def banner(run: Run) -> str:
-    """What this is: script, parameters, vocabulary, layers, corpus, and the result of the test."""
+    """What this is: script, parameters, vocabulary, layers, corpus, how far it was trained, and what it scored."""
     state, s = run.state, run.settings
-    row = results.logged(state)
     facts = [
         f"{sum(p.numel() for p in run.model.parameters()):,} parameters",
         f"vocabulary {run.tokenizer.name} of {run.tokenizer.vocab_size:,}",
         *([f"{s.n_layer} layers"] if "n_layer" in run.plan.reads(state["arm"], s) else []),
-        f"{state['step']:,} steps on {state['corpus']}",
-        f"test {row['test_bpc']:.3f} bits per character" if row and not row["diverged"] else "not in the results file",
+        f"{progress(state)} on {state['corpus']}",
+        *score_of(state),
     ]
     arm = "" if state["arm"] == "default" else f":{state['arm']}"
     return f"{state['experiment']}{arm}, seed {state['seed']}: {' · '.join(facts)}"
+
+
+def score_of(state: dict) -> list[str]:
+    """What this checkpoint itself scored: on the test text if it is of a finished run, else at the last point of its learning curve."""
+    if "scores" in state and progress(state).endswith("steps"):
+        return [f"test {state['scores']['test']['bpc']:.3f} bits per character"]
+    if state["curve"]:
+        return [f"validation {state['curve'][-1][3]:.3f} bits per character at step {state['curve'][-1][0]:,}"]
+    return ["not measured"]
 
 
 def write(run: Run, prompt: str, a: Arguments) -> str:

@@ -47,6 +47,7 @@ class Journal:
     def __init__(self, folder: Path, data: Data, steps: int, state: dict, resume: bool, label: str, probe=None, seconds: float = 0):
         self.folder, self.data, self.total, self.label, self.probe, self.limit = folder, data, steps, label, probe, seconds
         self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "probes": [], "loss_sum": 0.0, "loss_count": 0}
+        self.model, self.optimizer = None, None
         self.resume, self.stop, self.looped, self.loss = resume, False, False, math.nan
         trained = steps * data.batch_size * data.predicted
         looks_at = min(len(data.validation), VALIDATED, max(4096, trained // 10))  # to watch a short run must not cost more than the run
@@ -64,12 +65,16 @@ class Journal:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the run's folder: a second process with the same run is refused, and Ctrl-C is kept until the end of a step."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.folder / "lock")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UserError(f"another process is training this run ({self.folder}); wait for it or stop it") from None
+        except OSError as error:
+            raise UserError(
+                f"checkpoints cannot be written to {self.folder} ({error.strerror}); set GPT_STAIRCASE_LOGS to another folder"
+            ) from None
         catches = threading.current_thread() is threading.main_thread()
         previous = signal.signal(signal.SIGINT, self._interrupt) if catches else None
         try:
@@ -108,6 +113,11 @@ class Journal:
             self.model, self.optimizer = model, None
             self.state |= {"step": self.total, "seconds": seconds}
             self._save()
+
+    def keep_scores(self, scores: dict) -> None:
+        """Save what the finished model scored with it, so that whoever uses the checkpoint tells its scores and no other run's."""
+        self.state["scores"] = {split: {"loss": found.loss, "bpc": found.bpc} for split, found in scores.items()}
+        self._save()
 
     def record(self, loss: Tensor) -> None:
         """Take the loss of the step that ends here. Raises Diverged when it is not finite."""

@@ -34,7 +34,7 @@ def drawn_by(experiment: str) -> tuple[Path, str]:
     if plan.board:
         name = _board_name(experiment)
         return logs_folder() / "runs" / experiment / name, name
-    return run_folder(experiment, reference.arm, 1, reference.config()), f"{reference.config()} {reference.code}"
+    return run_folder(experiment, reference.arm, 1, reference.config(), reference.code), f"{reference.config()} {reference.code}"
 
 
 @cache

@@ -12,7 +12,7 @@ import math
 import sys
 from pathlib import Path
 
-from common import lesson, pictures, plots, results
+from common import figures, lesson, pictures, plots, results
 from common.errors import UserError, command
 from common.evidence import Line, Measured
 from common.lesson import COURSE, ROOT, Reference, course_plan, course_references, refer
@@ -70,7 +70,7 @@ def curve_points(reference: Reference, row, tracked) -> list[list]:
     """The learning curve of a row: from its run folder, or from the tracked file of an earlier report. Raises CurveError."""
     from common.runs import run_folder
 
-    curve = read_curve(run_folder(reference.experiment, reference.arm, row.seed, row.config_hash))
+    curve = read_curve(run_folder(reference.experiment, reference.arm, row.seed, row.config_hash, row.code_hash))
     if curve and curve[-1][2] == row.val_loss:
         return [list(point) for point in curve]
     if tracked is not None:
@@ -133,9 +133,9 @@ def draw(path: Path, data: str) -> None:
     path.write_text(data, encoding="utf-8", newline="\n")
     picture = path.with_suffix(".png")
     if path.stem == "staircase":
-        plots.staircase(frame, picture, plots.mark(data))
+        figures.staircase(frame, picture, plots.mark(data))
     else:
-        plots.stage_curves(frame, path.stem.removeprefix("curves_"), picture, plots.mark(data))
+        figures.stage_curves(frame, path.stem.removeprefix("curves_"), picture, plots.mark(data))
 
 
 def plot_problems(path: Path, data: str | None) -> list[str]:

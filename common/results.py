@@ -50,8 +50,7 @@ def check_writable(path: Path | None = None) -> None:
                 raise PermissionError(13, "Permission denied")
     except (OSError, NotImplementedError) as error:
         raise UserError(
-            f"results cannot be written to {path} ({getattr(error, 'strerror', None) or error}); "
-            "set GPT_STAIRCASE_LOGS to another folder, or use --no-log"
+            f"results cannot be written to {path} ({getattr(error, 'strerror', None) or error}); set GPT_STAIRCASE_LOGS to another folder"
         ) from None
     name_unknown_columns(path)
 

@@ -6,19 +6,20 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from common import checkpoint, header, lesson, memory, record, results, runs, sampling, summary, threads
+from common import checkpoint, command_line, header, lesson, memory, record, results, runs, sampling, summary, threads
 from common.beside import Presence
 from common.data import Data, text_data
-from common.errors import UserError, command, nearest
+from common.errors import UserError, command
 from common.journal import Diverged, Journal, Stopped, finished
 from common.lesson import Plan
 from common.overfit import overfit
-from common.settings import Options, Reading, Settings, flag, parse
+from common.settings import Options, Reading, Settings, parse
 from common.summary import Result
 from common.tokenizer import UnreachableError
 from common.train import train as train_with_adamw
@@ -58,17 +59,18 @@ def run(
 
 @command
 def _main(plan: Plan) -> None:
+    command_line.check_clone(plan.script, lesson.ROOT)
     gc.freeze()  # what was imported stays: without this, searching it for garbage takes a tenth of the time to the first step
     idea, choice = plan.lesson.fields.get("Idea"), f"\n\nArms: {', '.join(plan.arms)}" if len(plan.arms) > 1 else ""
     changed, small = plan.small()
     s, options = parse(plan.defaults, f"{plan.lesson.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed)
-    arms = _chosen_arms(plan, options, small if options.quick else plan.course_arms)
-    device = _device(plan, options.device)
+    arms = command_line.chosen_arms(plan, options, small if options.quick else plan.course_arms)
+    device = command_line.device(plan, options.device)
     threads.check(options.threads)
     if options.threads:
         torch.set_num_threads(options.threads)
     for arm in arms:
-        _check_settings(plan, arm, s)
+        command_line.check_settings(plan, arm, s)
     if device == "cpu":  # some sums are taken in whatever order the threads arrive, unless told not to
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
@@ -84,49 +86,6 @@ def _main(plan: Plan) -> None:
             _train(plan, arms, s, options, device, presence)
 
 
-def _chosen_arms(plan: Plan, options: Options, usual: list[str]) -> list[str]:
-    for arm in options.arms:
-        if arm not in plan.arms:
-            raise UserError(f"arm {arm!r} is not known{nearest(arm, plan.arms)}; the arms of {plan.experiment}: {', '.join(plan.arms)}")
-    return [arm for arm in plan.arms if arm in (options.arms or usual)]
-
-
-def _device(plan: Plan, name: str) -> str:
-    if not any(plan.trains(arm) for arm in plan.arms):
-        if name not in ("auto", "cpu"):
-            raise UserError(f"--device {name} does nothing in {plan.experiment}: counting is done on the CPU; leave it out")
-        return "cpu"
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next(d for d in ("cuda", "mps", "cpu") if available[d])
-    if not available[name]:
-        raise UserError(
-            f"--device {name} is not available on this machine; use {' or '.join(d for d, there in available.items() if there)}"
-        )
-    return name
-
-
-def _check_settings(plan: Plan, arm: str, s: Settings) -> None:
-    """Refuse sizes that do not fit together, and settings that the model of this script would silently ignore."""
-    own = plan.own(arm, s)
-    if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and own.n_embd % own.n_head:
-        raise UserError(f"--n-embd {own.n_embd} is not divisible by --n-head {own.n_head}; each head takes an equal share of the width")
-    kv_heads = own.n_kv_head if "n_kv_head" in plan.reads(arm, plan.defaults) else 0
-    if kv_heads and own.n_head % kv_heads:
-        raise UserError(f"--n-head {own.n_head} is not divisible by {kv_heads} heads of keys and values; each is shared by equally many")
-    if s.init_from and s.tokenizer != plan.defaults.tokenizer:
-        raise UserError("--tokenizer does nothing with --init-from, which brings the tokenizer of that run; leave one of them out")
-    given = {argument.partition("=")[0].strip("-").replace("-", "_") for argument in sys.argv[1:] if argument.startswith("--")}
-    if own.seconds and "steps" in given:
-        raise UserError(f"--steps does nothing in {plan.experiment}:{arm}, which trains for {own.seconds:g} seconds; leave it out")
-    for name in getattr(plan.arms[arm], "settings", {}):
-        if name in given:
-            raise UserError(f"{flag(name)} does nothing in {plan.experiment}: each of its arms has its own; choose with --arms")
-    for name in sorted(plan.ignores(arm, s)):
-        if getattr(s, name) != getattr(plan.defaults, name):
-            raise UserError(f"{flag(name)} does nothing in {plan.experiment}: it has no use for it; leave it out")
-
-
 def _load_data(plan: Plan, s: Settings, device: str, options: Options) -> Data:
     """The data, with the vocabulary of the run that `init_from` names. Raises UserError when it cannot say the prompt."""
     tokenizer = checkpoint.tokenizer_of(_initial(s, options.seeds[0])) if s.init_from else None
@@ -137,16 +96,29 @@ def _load_data(plan: Plan, s: Settings, device: str, options: Options) -> Data:
 
 
 def _initial(s: Settings, seed: int) -> Path:
-    """The checkpoint that `init_from` names: a run folder, or the run of an experiment with the same seed."""
+    """The checkpoint that `init_from` names: a run folder, or the finished run of an experiment with the same seed."""
     if (Path(s.init_from) / checkpoint.NAME).exists():
         return Path(s.init_from) / checkpoint.NAME
     reference = lesson.refer(s.init_from)
     path = runs.find_run(lesson.course_plan(reference.experiment), reference.arm, seed, reference.settings()) / checkpoint.NAME
-    if checkpoint.load(path).state["code_hash"] != reference.code:
+    state = checkpoint.read_state(path)
+    if state["code_hash"] != reference.code:
         raise UserError(
             f"--init-from {s.init_from}: {path.parent} was trained by another version of {reference.experiment}.py; train again"
         )
+    if not finished(state, state["settings"]["steps"], state["settings"]["seconds"]):
+        raise UserError(
+            f"--init-from {s.init_from}: {path.parent} {runs.progress(state)}; go on with it first: "
+            f"python {reference.experiment}.py --seeds {seed} --resume"
+        )
     return path
+
+
+def _start_from(path: Path, model: nn.Module) -> None:
+    """Give the model the weights of an earlier run."""
+    start = checkpoint.load(path)
+    checkpoint.restore_model(start, model)
+    print(f"starts from {path.parent} ({runs.progress(start.state)})")
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -170,7 +142,9 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
                     raise
                 print(f"{plan.experiment}:{arm} is left out: {error}")
                 continue
+            own = replace(own, corpus=data.corpus.resolved) if data.corpus.resolved else own  # not the text that was asked for
             if plan.trains(arm):
+                _warn_of_a_short_text(own, data)
                 memory.check(f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment, plan.arms[arm], own, data)
             for seed in options.seeds:
                 number = f"[{len(found) + 1}/{total}] " if total > 1 else ""
@@ -181,9 +155,8 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
                     name = "" if arm == "default" else f" of {arm}"
                     print(f"\nsample{name}, seed {seed}:\n{sampling.sample(model, data, own, seed, options.prompt or '')}")
                     paths += plan.picture(model, data, folder) if plan.picture and options.pictures else []
-    except (Stopped, KeyboardInterrupt):  # in a step, or between two runs
-        again = shlex.join([*(a for a in sys.argv if a != "--resume"), "--resume"])
-        print(f"\nstopped, state saved; go on with: python {again}", file=sys.stderr)
+    except (Stopped, KeyboardInterrupt) as stop:
+        _tell_how_to_go_on(isinstance(stop, Stopped), bool(found))
         raise SystemExit(130) from None
     print(summary.table(plan, [r.row for r in found], s, data.corpus.family))
     if plan.board and options.pictures:
@@ -196,6 +169,31 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
         print(f"picture     {path}")
     print(f"checkpoint  {folder}")
     print(f"results     {results.results_path() if options.log else 'not logged'}")
+
+
+def _tell_how_to_go_on(saved: bool, some_finished: bool) -> None:
+    """After Ctrl-C in a step, whose state was saved, or anywhere else: what is kept, and the command that goes on from there."""
+    again = shlex.join([*(a for a in sys.argv if a != "--resume"), "--resume"])
+    if saved:
+        print(f"\nstopped, state saved; go on with: python {again}", file=sys.stderr)
+    elif some_finished:
+        print(f"\nstopped; the runs that are finished are kept; go on with: python {again}", file=sys.stderr)
+    else:
+        print("\nstopped outside of training: this run saved nothing new; the same command begins again", file=sys.stderr)
+
+
+MANY_TIMES = 100  # a text that is seen as often is learned by heart
+
+
+def _warn_of_a_short_text(s: Settings, data: Data) -> None:
+    """Say before training that a text is so short that the run will mostly learn it by heart."""
+    seen = s.steps * s.batch_size * data.predicted / len(data.train)
+    if seen >= MANY_TIMES and not s.seconds:
+        print(
+            f"note: {data.corpus.name} has {len(data.train):,} training tokens, and {s.steps} steps see each about {seen:,.0f} times: "
+            "expect it to be learned by heart; a longer text or fewer --steps would show more",
+            flush=True,
+        )
 
 
 def _board(plan: Plan, found: list[Result], folder: Path) -> list[Path]:
@@ -235,16 +233,18 @@ def _run_one(
         "experiment": plan.experiment, "arm": arm, "seed": seed, "settings": dataclasses.asdict(s), "tokenizer": data.tokenizer.state(),
         "corpus": data.corpus.name, "config_hash": config, "code_hash": lesson.code_hash(plan.script),
     }  # fmt: skip
-    folder = runs.run_folder(plan.experiment, arm, seed, config)
+    folder = runs.run_folder(plan.experiment, arm, seed, config, state["code_hash"])
+    if options.resume and not (folder / checkpoint.NAME).exists():
+        print(
+            f"no checkpoint with these settings and this code to go on from{runs.others(plan, arm, seed, s)}; begins at step 0", flush=True
+        )
     resume = options.resume
     if plan.board and resume:
         row, resume = _finished_cell(state, s, options.log, folder)
         if row:
             return row, None, folder
     if s.init_from:
-        start = _initial(s, seed)
-        checkpoint.restore_model(checkpoint.load(start), model)
-        print(f"starts from {start.parent}")
+        _start_from(_initial(s, seed), model)
     name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
     begun = folder / checkpoint.NAME if options.resume else None
     state["threads"] = threads.settle(name, model, data, s.steps, options.threads, begun)
@@ -256,6 +256,7 @@ def _run_one(
             plan.train(model, data.with_seed(seed), s, journal)
             journal.finish(model, time.perf_counter() - start)
             scores = record.measure(model, data, options.quick)
+            journal.keep_scores(scores)
         except Diverged as why:
             print(f"{name} seed {seed} diverged ({why}); the row says so, the last good checkpoint is kept")
             scores = None
@@ -285,4 +286,5 @@ def _generate(plan: Plan, arms: list[str], s: Settings, options: Options, device
     for arm in arms:
         for seed in options.seeds:
             folder = runs.find_run(plan, arm, seed, s)
-            print(f"{folder}:\n{runs.load_run(folder, device).sample(options.prompt or '', seed=int(time.time()))}")
+            run = runs.load_run(folder, device)
+            print(f"{folder} ({runs.progress(run.state)}):\n{run.sample(options.prompt or '', seed=int(time.time()))}")

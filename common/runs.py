@@ -1,5 +1,6 @@
 """Run folders: where the checkpoint of a run is kept, how it is found, and the model in it."""
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from common import checkpoint, lesson
+from common.corpora import family_of
 from common.data import Data
 from common.errors import UserError
+from common.journal import finished
 from common.sampling import sample
 from common.settings import Settings, flags
 from common.tokenizer import from_state
@@ -34,9 +37,27 @@ class Run:
         return self.plan.load(self.settings, self.device, self.tokenizer)
 
 
-def run_folder(experiment: str, arm: str, seed: int, config: str) -> Path:
-    """Where the checkpoint of a run is kept."""
-    return lesson.logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
+def progress(state: dict) -> str:
+    """How far a run came: `1,500 steps`, or `stopped at step 200 of 1,500`."""
+    s, step = state["settings"], state["step"]
+    if finished(state, s["steps"], s["seconds"]):
+        return f"{step:,} steps"
+    return f"stopped after {state['seconds']:.0f} of {s['seconds']:g} s" if s["seconds"] else f"stopped at step {step:,} of {s['steps']:,}"
+
+
+def run_folder(experiment: str, arm: str, seed: int, config: str, code: str) -> Path:
+    """Where the checkpoint of a run is kept. A run of other code than the one whose checkpoint is there has a folder of its own."""
+    folder = lesson.logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
+    own = folder.with_name(f"{folder.name}-{code}")
+    return own if own.exists() or _code_in(folder) not in (None, code) else folder
+
+
+def _code_in(folder: Path) -> str | None:
+    """What stands for the code that wrote the checkpoint of a folder; None where there is no whole one."""
+    try:
+        return checkpoint.read_state(folder / checkpoint.NAME).get("code_hash")
+    except UserError:
+        return None
 
 
 def board_folder(plan: lesson.Plan, s: Settings, corpus: str, arms: list[str], seeds) -> Path:
@@ -58,19 +79,41 @@ def measured_folder(plan: lesson.Plan) -> Path:
 
 
 def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
-    """The folder of the newest run with these settings. Raises UserError that names the runs there are, and the command to train."""
-    folders = [path.parent for path in run_folder(plan.experiment, arm, seed, "x").parent.glob(f"{arm}-seed{seed}-*/{checkpoint.NAME}")]
-    trained = {folder: type(plan.defaults)(**checkpoint.load(folder / checkpoint.NAME).state["settings"]) for folder in folders}
-    found = [folder for folder, settings in trained.items() if settings == plan.own(arm, s)]
+    """The folder of the run with these settings, on this text; of the present code, else the newest.
+
+    Raises UserError that names the runs there are, and the command to train.
+    """
+    own = plan.own(arm, s)
+    config = plan.config(arm, s, family_of(own.corpus))
+    found = [folder for folder, state in _states(plan, arm, seed).items() if state["config_hash"] == config]
     if not found:
-        others = sorted({flags(plan.own(arm, plan.defaults), settings) or "the default settings" for settings in trained.values()})
-        there = f"; there are runs with {' and with '.join(others)}" if others else ""
         choice = f" --arms {arm}" if len(plan.arms) > 1 else ""
         command = f"python {plan.experiment}.py --seeds {seed}{choice} {flags(plan.defaults, s)}".strip()
         raise UserError(
-            f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these settings{there}; train it first: {command}"
+            f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these settings{others(plan, arm, seed, s)}; "
+            f"train it first: {command}"
         )
-    return max(found, key=lambda folder: (folder / checkpoint.NAME).stat().st_mtime)
+    code = lesson.code_hash(plan.script)
+    return max(found, key=lambda folder: (_code_in(folder) == code, (folder / checkpoint.NAME).stat().st_mtime))
+
+
+def others(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> str:
+    """`; there are runs with --steps 20`: the other settings, or code, that this arm and seed was trained with; empty if there are none."""
+    config = plan.config(arm, s, family_of(plan.own(arm, s).corpus))
+    states = _states(plan, arm, seed).values()
+    settings = [type(plan.defaults)(**state["settings"]) for state in states if state["config_hash"] != config]
+    said = sorted({flags(plan.own(arm, plan.defaults), own) or "the default settings" for own in settings})
+    said += ["another version of the code"] if any(state["config_hash"] == config for state in states) else []
+    return f"; there are runs with {' and with '.join(said)}" if said else ""
+
+
+def _states(plan: lesson.Plan, arm: str, seed: int) -> dict[Path, dict]:
+    """What the whole checkpoints of an arm and seed say of their runs."""
+    found = {}
+    for path in (lesson.logs_folder() / "runs" / plan.experiment).glob(f"{arm}-seed{seed}-*/{checkpoint.NAME}"):
+        with contextlib.suppress(UserError):
+            found[path.parent] = checkpoint.read_state(path)
+    return found
 
 
 def load_run(folder: Path, device: str = "cpu") -> Run:

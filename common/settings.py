@@ -164,6 +164,7 @@ def _parse_once(defaults: Settings, description: str, arguments: list[str] | Non
 
 def parse_as(parser: type, arguments: list[str] | None, description: str | None = None):
     """An instance of a dataclass from the command line. Raises UserError, one line, for what cannot be parsed."""
+    _refuse_repeated(sys.argv[1:] if arguments is None else arguments)
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
@@ -173,6 +174,14 @@ def parse_as(parser: type, arguments: list[str] | None, description: str | None 
         if not stop.code:
             raise
         raise UserError(_one_line(message.getvalue(), arguments or sys.argv[1:])) from None
+
+
+def _refuse_repeated(arguments: list[str]) -> None:
+    """Raise UserError for a flag that is given twice: only the last would count, without a word."""
+    given = [a.partition("=")[0].replace("_", "-").replace("--no-", "--") for a in arguments if a.startswith("--") and len(a) > 2]
+    twice = next((name for number, name in enumerate(given) if name in given[:number]), None)
+    if twice:
+        raise UserError(f"{twice} is given twice; give it once, with all its values")
 
 
 def _one_line(box: str, arguments: list[str]) -> str:

@@ -79,8 +79,12 @@ def _line(name: str, rows: list[dict], runs: int) -> str:
     note += f", {runs - len(rows)} diverged" if runs > len(rows) else ""
     wide = ".4f" if mean["test_loss"] < 100 else ".3g"
     figures = f"{mean['test_bpc']:>10{wide}}{100 * mean['test_accuracy']:>8.2f} %{mean['test_loss']:>11{wide}}{mean['train_seconds']:>9.1f}"
-    if mean["test_loss"] > math.log(rows[0]["vocab_size"]):
-        note += "   worse than a uniform guess: it did not learn"
+    uniform = math.log(rows[0]["vocab_size"])
+    trained = [row["train_loss"] for row in rows if row.get("train_loss") is not None]
+    if mean["test_loss"] > uniform and trained and sum(trained) / len(trained) < 0.9 * uniform:
+        note += f"   worse than a uniform guess: it learned its training text by heart ({sum(trained) / len(trained):.2f} nats there)"
+    elif mean["test_loss"] > uniform:
+        note += "   worse than a uniform guess" + (": it did not learn" if trained else "")
     return f"{name:<36}{figures}{note}"
 
 
@@ -98,6 +102,6 @@ def curves(plan: Plan, runs: list[Result]) -> list[Path]:
         return []
     from common import plots
 
-    path = lesson.logs_folder() / "runs" / plan.experiment / f"curves-{runs[0].row['config_hash']}.png"
+    path = lesson.logs_folder() / "runs" / plan.experiment / f"curves-{runs[0].row['config_hash']}-{runs[0].row['code_hash']}.png"
     plots.run_curves(plan.experiment, found, path)
     return [path]

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,7 +94,11 @@ def test_a_map_goes_on_after_its_script_was_edited(script, own_logs, text_file):
         safetensors.torch.save_file(saved.tensors, path, metadata={"state": json.dumps(saved.state | change)})
         done = script(MAP, f"{flags} --resume")
         assert done.returncode == 0, done.stderr
-        assert checkpoint.load(path).state["step"] == 6 and checkpoint.load(path).state["code_hash"] == saved.state["code_hash"]
+        own = path if "step" in change else path.parent.with_name(f"{path.parent.name}-{saved.state['code_hash']}") / path.name
+        assert checkpoint.load(own).state["step"] == 6 and checkpoint.load(own).state["code_hash"] == saved.state["code_hash"]
+        if own != path:  # the other code's is kept where it was
+            assert checkpoint.load(path).state["code_hash"] == "older"
+            shutil.rmtree(own.parent)
     assert len(results.read()) == 1
 
 
@@ -229,7 +234,7 @@ def test_attention_map_as_a_command(trained, own_logs, tmp_path):
     done = call("--prompt", "line 1\n", "--out", str(tmp_path / "a.png"))
     assert done.returncode == 0 and (tmp_path / "a.png").stat().st_size > 5000, done.stderr
     assert len(done.stdout.splitlines()) == 4 + 2
-    assert call().returncode == 0 and (folder / "attention.png").exists()
+    assert call().returncode == 0 and (folder / "attention_map.png").exists()
     for wrong_flags, said in (
         (["--prompt", "a" * 65], "takes 2 to 64"),
         (["--prompt", "\u4f60\u597d"], "has no"),

@@ -90,7 +90,7 @@ def test_line_ends_and_byte_order_mark_make_no_difference(tmp_path):
 
 def test_the_built_in_corpora_need_no_file():
     assert len(corpora.pydoc().text) > 300_000
-    assert len(corpora.faker_names("en", "faker").text.split()) > 3_000
+    assert len(corpora.faker_names("faker").text.split()) > 3_000
     assert len(load_names("indian").text.split()) > 300
 
 

@@ -130,7 +130,8 @@ def run_folder(own_logs):
     return next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
 
 
-def test_resume_refuses_another_code_and_a_damaged_checkpoint(script, own_logs):
+def test_resume_refuses_a_damaged_checkpoint_and_leaves_that_of_other_code_alone(script, own_logs):
+    """A run of an edited script has a folder of its own, with its checkpoint and its pictures."""
     flags = "--corpus pydoc --steps 30"
     assert script("02_attention/bigram", flags).returncode == 0
     path = run_folder(own_logs) / checkpoint.NAME
@@ -144,11 +145,22 @@ def test_resume_refuses_another_code_and_a_damaged_checkpoint(script, own_logs):
         done = script("02_attention/bigram", flags + " --resume")
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
         assert path.read_bytes() == content
-    saved = whole.replace(results.read().code_hash[0].encode(), b"0" * 12)
+    code = results.read().code_hash[0]
+    saved = whole.replace(code.encode(), b"0" * 12)
     path.write_bytes(saved)
     done = script("02_attention/bigram", flags + " --resume")
-    assert done.returncode == 2 and "its code changed since" in done.stderr
+    assert done.returncode == 0 and "there are runs with another version of the code; begins at step 0" in done.stdout
+    assert path.read_bytes() == saved and (path.parent.with_name(f"{path.parent.name}-{code}") / checkpoint.NAME).exists()
     assert len(results.read()) == 1
+
+
+def test_a_longer_run_says_that_it_begins_anew(script):
+    assert script("02_attention/bigram", "--corpus pydoc --steps 20").returncode == 0
+    done = script("02_attention/bigram", "--corpus pydoc --steps 40 --resume")
+    assert (
+        "no checkpoint with these settings and this code to go on from; there are runs with" in done.stdout and "--steps 20" in done.stdout
+    )
+    assert done.returncode == 0 and results.read().steps.tolist() == [20, 40]
 
 
 def test_a_checkpoint_of_another_project_is_not_loaded(script, own_logs):

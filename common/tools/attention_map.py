@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from common.errors import UserError, command
-from common.runs import Run, load_run, locate
+from common.runs import Run, load_run, locate, progress
 from common.settings import parse_as
 
 
@@ -50,13 +50,18 @@ class Catch(TorchFunctionMode):
         self.found.append(weights.detach())
 
 
-@torch.no_grad()
 def attention(run: Run, text: str) -> list[Tensor]:
-    """The attention weights of every layer on a text of T tokens: one (H, T, T) per layer, rows sum to 1.
+    """The attention weights of every layer on a text of T tokens: one (H, T, T) per layer, rows sum to 1. Raises as `attention_of`."""
+    return attention_of(run, torch.from_numpy(run.tokenizer.encode(text)))
 
-    Raises UserError for a text that is shorter than two tokens or longer than the window, and for a model without attention.
+
+@torch.no_grad()
+def attention_of(run: Run, ids: Tensor) -> list[Tensor]:
+    """The attention weights of every layer on tokens (T,): one (H, T, T) per layer.
+
+    Raises UserError for fewer than two tokens or more than the window has, and for a model without attention.
     """
-    ids = torch.from_numpy(run.tokenizer.encode(text))[None].to(run.device)
+    ids = ids[None].to(run.device)
     if not 2 <= ids.size(1) <= run.settings.block_size:
         raise UserError(f"the text has {ids.size(1)} tokens; this model takes 2 to {run.settings.block_size} (its --block-size)")
     if "/names_" in run.plan.experiment:
@@ -89,7 +94,7 @@ class Arguments:
     prompt: str = ""
     """The text to look at; none given: the first longer line of the test text."""
     out: Path | None = None
-    """Where to write the picture; none given: attention.png in the run's folder."""
+    """Where to write the picture; none given: attention_map.png in the run's folder."""
 
 
 @command
@@ -99,18 +104,23 @@ def main() -> None:
         raise UserError('name a run folder or an experiment: python -m common.tools.attention_map pre_ln --prompt "What is"')
     folder = locate(a.run)
     run = load_run(folder)
-    data = None if a.prompt or "/names_" in run.plan.experiment else run.plan.load(run.settings, "cpu", run.tokenizer)
-    text = a.prompt or (run.tokenizer.decode(data.first_line().tolist()) if data else "ab")
-    layers = attention(run, text)
-    path = a.out or folder / "attention.png"
+    print(f"{run.plan.experiment}, seed {run.state['seed']}: {progress(run.state)} on {run.state['corpus']}", file=sys.stderr)
+    ids = (
+        torch.from_numpy(run.tokenizer.encode(a.prompt or "ab"))
+        if a.prompt or "/names_" in run.plan.experiment
+        else run.data().first_line()
+    )
+    layers = attention_of(run, ids)
+    path = a.out or folder / "attention_map.png"
     if not path.parent.is_dir() or path.suffix != ".png":
         what = "has no name that ends in .png" if path.parent.is_dir() else f"is in a folder that does not exist: {str(path.parent)!r}"
         raise UserError(f"--out {str(path)!r} {what}")
     from common import plots
 
-    symbols = [run.tokenizer.decode([token]) for token in run.tokenizer.encode(text).tolist()]
+    symbols = [run.tokenizer.decode([token]) for token in ids.tolist()]
+    title = f"{run.plan.experiment}, {progress(run.state)}: where does each head look?"
     try:
-        plots.attention_grid(layers, symbols, f"{run.plan.experiment}: where does each head look?", path)
+        plots.attention_grid(layers, symbols, title, path)
     except OSError as error:
         raise UserError(f"--out {str(path)!r} cannot be written: {error.strerror}") from None
     print(f"{'layer':>5}{'head':>6}{'on itself':>11}{'on the one before':>19}{'tokens looked at':>18}")

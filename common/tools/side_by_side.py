@@ -80,7 +80,7 @@ def kept(job: Job) -> bool:
 def _saved(job: Job) -> dict:
     """The state in the checkpoint of a run that the present code wrote; empty if there is none."""
     reference, seed = job
-    path = run_folder(reference.experiment, reference.arm, seed, reference.config()) / checkpoint.NAME
+    path = run_folder(reference.experiment, reference.arm, seed, reference.config(), reference.code) / checkpoint.NAME
     try:
         state = checkpoint.load(path).state
     except UserError:
