@@ -5,6 +5,7 @@ Changes  : LayerNorm, Block, Model
 Idea     : LN(x + f(x)): what a block hands on always has the same scale; nn.LayerNorm takes the place of our own
 Source   : Vaswani et al. 2017, arXiv:1706.03762, section 5.4
 Expect   : better than without norms between the blocks; needs care (warm-up) when deep
+Also     : --lr 4e-3 --steps 700
 """
 
 import torch

@@ -72,19 +72,31 @@ def stale_rows(reference: Reference, seeds: set[int], rows: pd.DataFrame) -> pd.
     return rows.iloc[:0]
 
 
-def coverage(measured: Measured, references: list[Reference] | None = None) -> str:
+def coverage(measured: Measured) -> str:
     """How many lines of the course are measured with the present code, and which are not, as one sentence of the README."""
-    references = course_references() if references is None else references
-    by_state: dict[str, list[str]] = {"measured": [], "stale": [], "missing": []}
-    for reference in references:
-        by_state[measured.line(reference).state].append(reference.experiment)
-    count = len(by_state["measured"])
+    references = course_references()
+    states = {reference: measured.line(reference).state for reference in references}
+    count = list(states.values()).count("measured")
     said = f"{count} of the {len(references)} lines of the course are measured with the present code"
     for state, what in (("stale", "measured with earlier code (†)"), ("missing", "not measured yet")):
-        if by_state[state]:
-            scripts = ", ".join(f"`{name.split('/')[1]}`" for name in dict.fromkeys(by_state[state]))
-            said += f"; {len(by_state[state])} {what}: {scripts}"
+        own = [reference for reference in references if states[reference] == state]
+        if own:
+            said += f"; {len(own)} {what}: {', '.join(_names(own, references))}"
     return said
+
+
+def _names(chosen: list[Reference], references: list[Reference]) -> list[str]:
+    """The names of some lines: of a script whose lines are all among them its own, of another those of the lines, three at most."""
+    found = []
+    for experiment in dict.fromkeys(reference.experiment for reference in chosen):
+        own = [reference for reference in chosen if reference.experiment == experiment]
+        name = experiment.split("/")[1]
+        if own == [reference for reference in references if reference.experiment == experiment]:
+            found.append(f"`{name}`")
+        else:
+            found += [f"`{str(reference).split('/', 1)[1]}`" for reference in own[:3]]
+            found += [f"{len(own) - 3} more of `{name}`"] if len(own) > 3 else []
+    return found
 
 
 def check_column(column: str) -> None:

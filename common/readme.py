@@ -9,7 +9,7 @@ What is not measured yet says so, and what earlier code measured has a dagger.
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common import pictures, plots
 from common.errors import UserError
@@ -19,14 +19,9 @@ from common.pictures import NotDrawnError, cell, data_lines
 from common.results import TIMES, timed
 from common.statistics import Interval, interval, paired
 
-HEADER = (
-    "| script | parameters | seconds | test loss | accuracy | test bpc | against | difference | verdict |\n"
-    "|---|--:|--:|--:|--:|--:|---|--:|---|\n"
-)
-BITS_ONLY = (
-    "| script | parameters | seconds | test bpc | against | difference | verdict |\n"
-    "|---|--:|--:|--:|---|--:|---|\n"
-)  # where the lines of a table were cut into tokens differently: loss and accuracy per token say nothing then
+HEADER = "| script | test bpc | against | difference | verdict |\n|---|--:|---|--:|---|\n"
+COSTS = "| script | parameters | seconds |\n|---|--:|--:|\n"
+PER_TOKEN = "| script | parameters | seconds | test loss | accuracy |\n|---|--:|--:|--:|--:|\n"
 
 
 def number(value: float, form: str = ".3f", sign: bool = False) -> str:
@@ -35,8 +30,8 @@ def number(value: float, form: str = ".3f", sign: bool = False) -> str:
 
 
 def spread(found: Interval, form: str = ".3f", sign: bool = False) -> str:
-    """`mean ± half-width`."""
-    return f"{number(found.mean, form, sign)} ± {number(found.half, form)}"
+    """`mean ± half-width`, which no line break tears apart."""
+    return f"{number(found.mean, form, sign)}\u00a0±\u00a0{number(found.half, form)}"
 
 
 def predecessor(reference: Reference) -> Reference | None:
@@ -54,22 +49,18 @@ def predecessor(reference: Reference) -> Reference | None:
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def table_row(measured: Measured, reference: Reference, other: Reference | None = None, bits_only: bool = False) -> str:
-    """A line of a table; `other`: what it is compared with instead of its predecessor. `bits_only`: no loss, no accuracy."""
+def table_row(measured: Measured, reference: Reference, other: Reference | None = None) -> str:
+    """A line of a table; `other`: what it is compared with instead of its predecessor."""
     line = measured.line(reference)
-    name = _link(reference) + (f" {DAGGER}" if line.mark else "")
+    name = _link(reference) + line.mark
     if line.state == "missing":
-        return f"| {name} |  |  | {NOT_YET}{' |' * (4 if bits_only else 6)}\n"
-    rows, seconds = line.rows, _seconds(line)
-    well = rows[rows.diverged == False]  # noqa: E712 (a column)
+        return f"| {name} | {NOT_YET} | | | |\n"
+    well = line.rows[line.rows.diverged == False]  # noqa: E712 (a column)
     if len(well) < 2:
-        share = f"diverged in {len(rows) - len(well)} of {len(rows)} seeds"
-        return f"| {name} | {rows.params.iloc[0]:,} | {seconds} | {share}{' |' * (4 if bits_only else 6)}\n"
-    per_token = [] if bits_only else [number(well.test_loss.mean()), f"{100 * well.test_accuracy.mean():.1f} %"]
+        return f"| {name} | diverged in {len(line.rows) - len(well)} of {len(line.rows)} seeds | | | |\n"
     against = other or predecessor(reference)
-    compared = _compared(measured, well, against, bool(other)) if against else ["", "", ""]
-    cells = [name, f"{rows.params.iloc[0]:,}", seconds, *per_token, spread(interval(well.test_bpc)), *compared]
-    return f"| {' | '.join(cells)} |\n"
+    compared = _compared(measured, reference, well, against) if against else ["", "", ""]
+    return f"| {' | '.join([name, spread(interval(well.test_bpc)), *compared])} |\n"
 
 
 def _link(reference: Reference) -> str:
@@ -78,16 +69,11 @@ def _link(reference: Reference) -> str:
     return f"[{reference.experiment.split('/')[1]}]({reference.experiment}.py){f' `{rest}`' if rest else ''}"
 
 
-def _seconds(line: Line) -> str:
-    """Mean seconds of training; empty where other runs of the course ran beside each seed."""
-    alone = timed(line.rows)
-    return f"{alone.train_seconds.mean():.1f}" if len(alone) else ""
-
-
-def _compared(measured: Measured, rows, against: Reference, with_arm: bool) -> list[str]:
+def _compared(measured: Measured, reference: Reference, rows, against: Reference) -> list[str]:
     """The cells against, difference and verdict; empty where the other line was measured on another text."""
     before = measured.line(against)
-    name = str(against).split("/")[1] if with_arm else against.experiment.split("/")[1]
+    same_script = against.experiment == reference.experiment
+    name = against.arm if same_script else str(replace(against, flags="")).split("/")[1]
     if before.state == "missing":
         return [name, NOT_YET, ""]
     if set(before.rows.corpus) != set(rows.corpus):
@@ -96,8 +82,21 @@ def _compared(measured: Measured, rows, against: Reference, with_arm: bool) -> l
     return [name, spread(difference, sign=True) + before.mark, difference.verdict]
 
 
+def costs_row(measured: Measured, reference: Reference, per_token: bool) -> str:
+    """A line of the folded table: what a model costs, and what can be compared within one tokenizer only."""
+    line = measured.line(reference)
+    if line.state == "missing":
+        return f"| {_link(reference)} | | |{' | |' if per_token else ''}\n"
+    well = line.rows[line.rows.diverged == False]  # noqa: E712 (a column)
+    alone = timed(line.rows)  # no seconds where other runs of the course ran beside each seed
+    cells = [f"{line.rows.params.iloc[0]:,}", f"{alone.train_seconds.mean():.1f}" if len(alone) else ""]
+    if per_token:
+        cells += [number(well.test_loss.mean()), f"{100 * well.test_accuracy.mean():.1f}\u00a0%"] if len(well) else ["", ""]
+    return f"| {' | '.join([_link(reference) + line.mark, *cells])} |\n"
+
+
 def table(measured: Measured, what: str) -> str:
-    """A Markdown table of references separated by `;`; a stage stands for all its lines without flags.
+    """A Markdown table of references separated by `;`; a stage stands for all its lines without flags. Below it, folded, the costs.
 
     A script that draws one picture of all its arms is left out of its stage's table. Where the lines have different tokenizers,
     loss and accuracy per token, which cannot be compared then, are left out.
@@ -108,9 +107,12 @@ def table(measured: Measured, what: str) -> str:
         whole = [r for r in whole if r.experiment == part or not course_plan(r.experiment).board]  # those have a picture instead
         own, _, other = part.partition(" vs ")
         lines += [(r, refer(other) if other else None) for r in whole or [refer(own)]]
-    bits_only = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) > 1
-    shown = "".join(table_row(measured, reference, other, bits_only) for reference, other in lines)
-    return (BITS_ONLY if bits_only else HEADER) + shown + (f"\n{FOOTNOTE}\n" if DAGGER in shown else "")
+    per_token = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) <= 1
+    shown = HEADER + "".join(table_row(measured, reference, other) for reference, other in lines)
+    shown += f"\n{FOOTNOTE}\n" if DAGGER in shown else ""
+    costs = (PER_TOKEN if per_token else COSTS) + "".join(costs_row(measured, reference, per_token) for reference, _ in lines)
+    summary = f"parameters, seconds{', loss and accuracy' if per_token else ''}"
+    return f"{shown}\n<details><summary>{summary}</summary>\n\n{costs}\n</details>\n"
 
 
 # ---- data files ------------------------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def picture(name: str, shows: str) -> str:
 FIGURES = {
     "value": "A, column, format", "spread": "A, column, format", "difference": "A, B, column, format",
     "ratio": "A, B, column, format", "verdict": "A, B", "cell": "file, line, column, format",
-    "cells": "file, line, other line, column, format", "coverage": "",
+    "cells": "file, line, other line, column, format", "coverage": "", "minutes": "stage or script",
 }  # fmt: skip
 
 
@@ -169,11 +171,22 @@ def figure(measured: Measured, expression: str) -> str:
         raise UserError(f"figure {expression!r} is none of {known}")
     if kind == "coverage":
         return coverage(measured)
+    if kind == "minutes":
+        return minutes(measured, parts[0])
     if kind in ("cell", "cells"):
         return _data_figure(kind, parts)
     if kind in ("value", "spread"):
         return _own_figure(kind, measured.line(refer(parts[0])), *parts[1:])
     return _paired_figure(kind, measured.line(refer(parts[0])), measured.line(refer(parts[1])), *parts[2:])
+
+
+def minutes(measured: Measured, what: str) -> str:
+    """Minutes of training for one seed of each line of a stage or script, as far as they were timed."""
+    rows = [timed(measured.rows(reference)) for reference in course_references(what)]
+    if not rows:
+        raise UserError(f"minutes({what}): no stage or script of the course has this name")
+    known = [own.train_seconds.mean() for own in rows if len(own)]
+    return f"{max(1, sum(known) / 60):.0f}" if known else NOT_YET
 
 
 def timed_lines(text: str) -> set[Reference]:
@@ -257,10 +270,24 @@ def render(text: str, measured: Measured) -> Rendered:
         r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": picture,
         r"(<!--=(.*?)-->).*?(<!--/-->)": lambda expression: figure(measured, expression),
     }
+    text, torn = off_line_starts(text)
+    problems += torn
     for pattern, make in makers.items():
         flags = 0 if pattern.startswith("(<!--=") else re.DOTALL
         text = re.sub(pattern, lambda match, make=make: remade(make, match), text, flags=flags)
     return Rendered(text, problems)
+
+
+def off_line_starts(text: str) -> tuple[str, list[str]]:
+    """The text with no figure at the beginning of a line, and a problem for each that cannot be moved.
+
+    A line that begins with a comment is a block of HTML in Markdown (CommonMark 0.31, section 4.6, kind 2): it would end the
+    paragraph, and what follows in the line would be shown as it is written. So the figure moves up, to the end of the line before.
+    """
+    text = re.sub(r"(?<=[^\s>])[ \t]*\n[ \t]*(?=<!--=)", " ", text)
+    text = re.sub(r"(?<=<!--/-->)[ \t]*\n[ \t]*(?=<!--=)", " ", text)
+    torn = re.finditer(r"^[ \t]*(?:[-*+>]|\d+[.)])?[ \t]*<!--=.*", text, re.MULTILINE)
+    return text, [f"a paragraph begins with a figure, which tears it apart: {match[0][:60]!r}; begin it with a word" for match in torn]
 
 
 def differences(old: str, new: str) -> list[str]:

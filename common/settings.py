@@ -50,7 +50,7 @@ class Settings:
     dropout: float = 0.0
     """Share of the activations that is set to zero in training."""
     warm_up: int = 0
-    """Steps over which the learning rate rises to --lr (this and the next six: taught in stage 09)."""
+    """Steps over which the learning rate rises to --lr (this and the next six: for stage 09, which is not there yet)."""
     cosine: bool = False
     """After the warm-up, let the learning rate fall along a cosine to --min-lr."""
     min_lr: float = 0.0

@@ -1,7 +1,7 @@
 """The training loop, and nothing else: the steps that `01_bigram/by_hand.py` writes out, with the AdamW of `01_bigram/names_bigram.py`.
 
 At the course setting the learning rate is constant, everything decays a little, and no gradient is clipped. The recipe that large models
-are trained by (warm-up and cosine, decay of matrices only, clipping) is there for presets, and taught in stage 09.
+are trained by (warm-up and cosine, decay of matrices only, clipping) is there for presets; stage 09, which is not there yet, teaches it.
 """
 
 import math

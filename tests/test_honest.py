@@ -137,7 +137,7 @@ def test_the_line_that_is_looked_at_fits_every_window(in_process, tmp_path, own_
 
 def test_what_was_learned_by_heart_is_called_so_and_a_short_text_is_told_before(in_process, tmp_path):
     path = tmp_path / "short.txt"
-    path.write_text("ab" * 500 + "a" * 120, encoding="utf-8")
+    path.write_text("ab" * 504 + "a" * 112, encoding="utf-8")
     done = in_process("02_attention/bigram", f"--corpus {path} --steps 300 --lr 1e-2 --block-size 16")
     before, _, after = done.stdout.partition("sample")
     assert "note: short.txt has 1,007 training tokens, and 300 steps see each about 153 times" in before

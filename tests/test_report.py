@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from common import plots, readme, report, results
+from common import lesson, plots, readme, report, results
 from common.errors import UserError
 from common.evidence import DAGGER, NOT_YET, Measured
 from common.lesson import ROOT, course_plan, course_references, refer
@@ -289,3 +289,81 @@ def test_loss_and_accuracy_are_not_shown_across_tokenizers(tracked):
         assert len({line.count("|") for line in text.splitlines()}) == 1
     measured.rows(refer("bpe:bpe-1024")).loc[:, "diverged"] = True
     assert len({line.count("|") for line in readme.table(measured, "bpe:char; bpe:bpe-1024 vs bpe:char").splitlines()}) == 1
+
+
+# ---- the page as a reader sees it --------------------------------------------------------------------------------------
+
+
+def paragraphs(text: str) -> list[str]:
+    """What a reader sees of each paragraph, heading and table cell: no comments, no HTML."""
+    from markdown_it import MarkdownIt
+
+    found = []
+    for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(text):
+        assert token.type != "html_block" or "<!--=" not in token.content, f"torn apart by a figure: {token.content[:80]!r}"
+        if token.type == "inline":
+            seen = [child.content if child.type in ("text", "code_inline", "math_inline") else " " for child in token.children or ()]
+            found.append(
+                " ".join("".join(part for part, child in zip(seen, token.children, strict=True) if child.type != "html_inline").split())
+            )
+    return found
+
+
+def test_no_sentence_of_the_page_is_torn_apart():
+    """The page means the same paragraphs as its text without the comments that stand around figures."""
+    meant = re.sub(r"<!--=.*?-->|<!--/-->", "", README)
+    assert paragraphs(README) == paragraphs(meant)
+    assert not any(text.count("**") or "<!--" in text for text in paragraphs(README))
+
+
+def test_a_figure_at_the_beginning_of_a_line_moves_up(tracked, page):
+    figure = "<!--=value(multi_head, test_bpc, .2f)-->3.37<!--/-->"
+    page.write_text(f"It needs\n{figure} bits,\n  {figure} or\n{figure}.\n\n- as\n  {figure} here\n", encoding="utf-8")
+    assert report.write(page) == []
+    made = page.read_text(encoding="utf-8")
+    assert made == f"It needs {figure} bits, {figure} or {figure}.\n\n- as {figure} here\n"
+    assert report.check(page) == []
+
+
+@pytest.mark.parametrize("start", ["", "- ", "1. ", "> "])
+def test_a_paragraph_that_begins_with_a_figure_is_a_mistake(start, tracked, page):
+    page.write_text(f"Before.\n\n{start}<!--=value(multi_head, test_bpc, .2f)--><!--/--> bits\n", encoding="utf-8")
+    assert any("a paragraph begins with a figure" in problem for problem in report.write(page))
+
+
+def test_no_table_is_wider_than_the_page():
+    """GitHub gives a README 798 pixels. What cannot be broken decides: a letter takes about 8.5 pixels, a cell 27 beside it."""
+    text = re.sub(r"<!--.*?-->", "", README)
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        rows = [row for row in rows if not set("".join(row)) <= set("-: ")]
+        widest = [0] * max(map(len, rows))
+        for row in rows:
+            for column, cell in enumerate(row):
+                words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell).replace("`", "").split(" ")
+                widest[column] = max(widest[column], *map(len, words))
+        assert sum(8.5 * length + 27 for length in widest) < 798, rows[0]
+        if rows[0][:2] == ["script", "test bpc"]:
+            assert 8.5 * (widest[0] + widest[1]) + 54 < 358, f"on a phone {rows[1]} is off the screen"
+
+
+def test_what_is_not_there_yet_says_so():
+    """Stages that the page promises are in the course, or the page says beside each mention that they are not."""
+    there = {experiment[:2] for experiment in lesson.COURSE}
+    for text in paragraphs(README):
+        for stage in re.findall(r"[Ss]tages? (0\d)", text):
+            assert stage in there or "not there yet" in text, text
+    for stage, state in re.findall(r"^\| (0\d)_\w+ \|.*\| (.*) \|$", README, flags=re.MULTILINE):
+        assert stage not in there and state == "not there yet"
+    for path in (ROOT / "common").glob("**/*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            stage = re.search(r"stage (0\d)", line)
+            assert not stage or stage[1] in there or "not there yet" in line, f"{path.name}: {line}"
+
+
+def test_minutes_of_a_stage_are_those_of_its_rows(tracked):
+    measured = Measured()
+    seconds = sum(measured.rows(reference).train_seconds.mean() for reference in course_references("07_tokenizer_gqa"))
+    assert readme.figure(measured, "minutes(07_tokenizer_gqa)") == f"{seconds / 60:.0f}"
+    with pytest.raises(UserError, match="no stage or script"):
+        readme.figure(measured, "minutes(10_more)")
