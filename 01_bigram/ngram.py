@@ -35,8 +35,9 @@ class Table(nn.Module):
         n1, n2, n3, n4 = (float((counts == i).sum()) for i in (1, 2, 3, 4))      # how many sequences were seen exactly i times
         y = n1 / max(n1 + 2 * n2, 1)
         steps = ((1, n1, n2), (2, n2, n3), (3, n3, n4))                          # D_i = i - (i + 1) Y n_(i+1) / n_i
-        discount = torch.tensor([0.0] + [i - (i + 1) * y * more / fewer if fewer else i for i, fewer, more in steps])
-        taken = discount.clamp(min=0)[counts.clamp(max=3)]                       # 0, D_1, D_2 or D_3, by count       (S,)
+        found = [i - (i + 1) * y * more / fewer if fewer else i for i, fewer, more in steps]
+        found = [d if 0 < d <= i else i / 2 for i, d in enumerate(found, 1)]     # a text that repeats itself can make D negative
+        taken = torch.tensor([0.0, *found])[counts.clamp(max=3)]                 # 0, D_1, D_2 or D_3, by count       (S,)
         context = keys // vocab_size
         total = torch.zeros(contexts).index_add(0, context, counts.float())      # N(h)                               (contexts,)
         self.keys = keys

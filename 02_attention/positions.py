@@ -59,7 +59,7 @@ def picture(model, data, folder):
     ids = data.first_line()                                       # (T,)
     x = model.token(ids[None]) + model.position.weight[: len(ids)]
     weights = model.attention.weights(x)[0]                       # (T, T)
-    return [plots.attention(weights, data.tokenizer.decode(ids.tolist()), folder / "attention")]
+    return [plots.attention(weights, data.symbols(ids), folder / "attention")]
 
 
 if __name__ == "__main__":

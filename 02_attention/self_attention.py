@@ -57,7 +57,7 @@ def picture(model, data, folder):
 
     ids = data.first_line()                                       # (T,)
     weights = model.attention.weights(model.token(ids[None]))[0]  # (T, T)
-    return [plots.attention(weights, data.tokenizer.decode(ids.tolist()), folder / "attention")]
+    return [plots.attention(weights, data.symbols(ids), folder / "attention")]
 
 
 if __name__ == "__main__":

@@ -127,6 +127,10 @@ class Data:
         line = next((line for line in held_out.split("\n")[1:] if len(line) > 20), held_out)
         return torch.from_numpy(self.tokenizer.encode(line)[: min(longest, self.test.block_size)]).to(self.device)
 
+    def symbols(self, ids: Tensor) -> list[str]:
+        """What each of some tokens (T,) stands for."""
+        return [self.tokenizer.decode([token]) for token in ids.tolist()]
+
     def with_seed(self, seed: int) -> "Data":
         return dataclasses.replace(self, seed=seed)
 

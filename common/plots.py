@@ -126,22 +126,18 @@ def shown(symbol: str) -> str:
     return "".join(marks.get(c, c if c.isprintable() else "·") for c in symbol)
 
 
-def attention(weights, text: str | list[str], path: Path) -> Path:
-    """Draw attention weights (T, T) over T tokens, and write them beside the picture as CSV. Returns the picture's path.
-
-    text: the tokens; a string stands for its characters, or, where there are not T of them, only tells the numbers of the places.
-    """
+def attention(weights, symbols: list[str], path: Path) -> Path:
+    """Draw attention weights (T, T) over T tokens, and write them beside the picture as CSV. Returns the picture's path."""
     weights = weights.detach().cpu().tolist()
-    text = list(text) if len(text) == len(weights) else [str(t + 1) for t in range(len(weights))]
     data = io.StringIO()
     writer = csv.writer(data, lineterminator="\n")
     writer.writerow(["row", "from", "column", "to", "weight"])
     for t, row in enumerate(weights):
-        writer.writerows([t, text[t], s, text[s], f"{w:.6f}"] for s, w in enumerate(row[: t + 1]))
+        writer.writerows([t, symbols[t], s, symbols[s], f"{w:.6f}"] for s, w in enumerate(row[: t + 1]))
     path = path.with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".csv").write_text(data.getvalue(), encoding="utf-8", newline="\n")
-    labels = [shown(symbol) for symbol in text]
+    labels = [shown(symbol) for symbol in symbols]
     with plt.rc_context(STYLE | {"axes.grid": False, "font.family": "DejaVu Sans"}):
         figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * 0.88))
         axes.set_facecolor("#e8e8e8")

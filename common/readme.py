@@ -9,111 +9,16 @@ What is not measured yet says so, and what earlier code measured has a dagger.
 
 import difflib
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from common import pictures, plots
 from common.errors import UserError
 from common.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
-from common.lesson import Reference, course_plan, course_references, refer
+from common.lesson import Reference, course_references, refer
 from common.pictures import NotDrawnError, cell, data_lines
 from common.results import TIMES, timed
-from common.statistics import Interval, interval, paired
-
-HEADER = "| script | test bpc | against | difference | verdict |\n|---|--:|---|--:|---|\n"
-COSTS = "| script | parameters | seconds |\n|---|--:|--:|\n"
-PER_TOKEN = "| script | parameters | seconds | test loss | accuracy |\n|---|--:|--:|--:|--:|\n"
-
-
-def number(value: float, form: str = ".3f", sign: bool = False) -> str:
-    """A figure as text, with a real minus sign."""
-    return format(value, ("+" if sign else "") + form).replace("-", "−")
-
-
-def spread(found: Interval, form: str = ".3f", sign: bool = False) -> str:
-    """`mean ± half-width`, which no line break tears apart."""
-    return f"{number(found.mean, form, sign)}\u00a0±\u00a0{number(found.half, form)}"
-
-
-def predecessor(reference: Reference) -> Reference | None:
-    """What a line of the course is compared with: the same arm and flags of the script before, as far as it has them."""
-    own = course_plan(reference.experiment).lesson
-    if own.previous is None:
-        return None
-    plan = course_plan(own.previous)
-    arm = own.previous_arm or (reference.arm if reference.arm in plan.arms else next(iter(plan.arms)))
-    if reference.flags not in plan.lesson.variants:
-        return None
-    return Reference(own.previous, arm, reference.flags)
-
-
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
-def table_row(measured: Measured, reference: Reference, other: Reference | None = None) -> str:
-    """A line of a table; `other`: what it is compared with instead of its predecessor."""
-    line = measured.line(reference)
-    name = _link(reference) + line.mark
-    if line.state == "missing":
-        return f"| {name} | {NOT_YET} | | | |\n"
-    well = line.rows[line.rows.diverged == False]  # noqa: E712 (a column)
-    if len(well) < 2:
-        return f"| {name} | diverged in {len(line.rows) - len(well)} of {len(line.rows)} seeds | | | |\n"
-    against = other or predecessor(reference)
-    compared = _compared(measured, reference, well, against) if against else ["", "", ""]
-    return f"| {' | '.join([name, spread(interval(well.test_bpc)), *compared])} |\n"
-
-
-def _link(reference: Reference) -> str:
-    """The name of a line, as a link to its script."""
-    rest = str(reference).removeprefix(reference.experiment).removeprefix(":").strip()
-    return f"[{reference.experiment.split('/')[1]}]({reference.experiment}.py){f' `{rest}`' if rest else ''}"
-
-
-def _compared(measured: Measured, reference: Reference, rows, against: Reference) -> list[str]:
-    """The cells against, difference and verdict; empty where the other line was measured on another text."""
-    before = measured.line(against)
-    same_script = against.experiment == reference.experiment
-    name = against.arm if same_script else str(replace(against, flags="")).split("/")[1]
-    if before.state == "missing":
-        return [name, NOT_YET, ""]
-    if set(before.rows.corpus) != set(rows.corpus):
-        return ["", "", ""]
-    difference = paired(rows, before.rows)
-    return [name, spread(difference, sign=True) + before.mark, difference.verdict]
-
-
-def costs_row(measured: Measured, reference: Reference, per_token: bool) -> str:
-    """A line of the folded table: what a model costs, and what can be compared within one tokenizer only."""
-    line = measured.line(reference)
-    if line.state == "missing":
-        return f"| {_link(reference)} | | |{' | |' if per_token else ''}\n"
-    well = line.rows[line.rows.diverged == False]  # noqa: E712 (a column)
-    alone = timed(line.rows)  # no seconds where other runs of the course ran beside each seed
-    cells = [f"{line.rows.params.iloc[0]:,}", f"{alone.train_seconds.mean():.1f}" if len(alone) else ""]
-    if per_token:
-        cells += [number(well.test_loss.mean()), f"{100 * well.test_accuracy.mean():.1f}\u00a0%"] if len(well) else ["", ""]
-    return f"| {' | '.join([_link(reference) + line.mark, *cells])} |\n"
-
-
-def table(measured: Measured, what: str) -> str:
-    """A Markdown table of references separated by `;`; a stage stands for all its lines without flags. Below it, folded, the costs.
-
-    A script that draws one picture of all its arms is left out of its stage's table. Where the lines have different tokenizers,
-    loss and accuracy per token, which cannot be compared then, are left out.
-    """
-    lines: list[tuple[Reference, Reference | None]] = []
-    for part in filter(None, (p.strip() for p in what.split(";"))):
-        whole = [r for r in course_references(part) if not r.flags and (r.experiment == part or r.experiment.startswith(part + "/"))]
-        whole = [r for r in whole if r.experiment == part or not course_plan(r.experiment).board]  # those have a picture instead
-        own, _, other = part.partition(" vs ")
-        lines += [(r, refer(other) if other else None) for r in whole or [refer(own)]]
-    per_token = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) <= 1
-    shown = HEADER + "".join(table_row(measured, reference, other) for reference, other in lines)
-    shown += f"\n{FOOTNOTE}\n" if DAGGER in shown else ""
-    costs = (PER_TOKEN if per_token else COSTS) + "".join(costs_row(measured, reference, per_token) for reference, _ in lines)
-    summary = f"parameters, seconds{', loss and accuracy' if per_token else ''}"
-    return f"{shown}\n<details><summary>{summary}</summary>\n\n{costs}\n</details>\n"
-
+from common.statistics import interval, paired
+from common.tables import number, spread, table
 
 # ---- data files ------------------------------------------------------------------------------------------------------
 

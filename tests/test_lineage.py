@@ -175,6 +175,7 @@ def test_imports_of_common_run_one_way():
         "generate",
         "evidence",
         "pictures",
+        "tables",
         "readme",
         "report",
         "tools",

@@ -87,7 +87,7 @@ def test_a_script_without_rows_is_in_order_and_so_it_is_with_them(copy):
         stairs = (folder / "logs/plots/staircase.csv").read_text(encoding="utf-8")
         if measured:
             assert status.returncode == 0 and status.stdout.splitlines()[-1] == "complete"
-            assert "−0.125 ± 0.000<!--/-->." in page and f"{NEW},stage,3.2" in stairs and "136 of the 136 lines" in page
+            assert "−0.125\u00a0±\u00a00.000<!--/-->." in page and f"{NEW},stage,3.2" in stairs and "136 of the 136 lines" in page
             assert "[other_scale](02_attention/other_scale.py) | 24,769 |  | " in page  # not alone: no seconds
         else:
             assert run("common.report", "--check").returncode == 0

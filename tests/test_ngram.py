@@ -3,9 +3,12 @@
 import collections
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common import lesson, results
 from common.data import TextSplit, text_data
@@ -30,6 +33,42 @@ def test_probabilities_sum_to_one(order, text_file):
         assert (sums - 1).abs().max() < 1e-5
 
 
+REPEATS = {
+    "a text four times, then others": "".join(f"{n * n % 89} and {n % 7}; " for n in range(330))[:3000] * 4
+    + "quick brown foxes jump, " * 104,
+    "thirty short lines": "".join(f"line {n % 3}\n" for n in range(30)),
+    "one letter": "a" * 400,
+    "pairs": "ab" * 300,
+}
+
+
+@pytest.mark.parametrize("name", REPEATS)
+def test_every_character_has_a_chance_in_a_text_that_repeats_itself(name, tmp_path):
+    """There a discount by the formula is negative or zero, and a context would keep nothing for what it has not seen."""
+    path = tmp_path / "text.txt"
+    path.write_text(REPEATS[name], encoding="utf-8")
+    for order in "123456":
+        model, data = fitted("01_bigram/ngram", order, path, block_size=16)
+        for ids in (data.test.tokens[None], torch.randint(data.tokenizer.vocab_size, (3, 40), generator=torch.Generator().manual_seed(1))):
+            chances = model(ids).exp()
+            assert chances.min() > 0 and (chances.sum(dim=-1) - 1).abs().max() < 1e-5
+        assert math.isfinite(score(model, data.test).loss)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(st.sampled_from("abc \n"), min_size=60, max_size=400))
+def test_every_character_has_a_chance_in_any_text(text):
+    """Fitted on anything, asked about anything."""
+    plan = lesson.course_plan("01_bigram/ngram")
+    tokens = torch.tensor(["abc \n".index(c) for c in text])
+    data = SimpleNamespace(train=TextSplit(tokens, len(text), 16))
+    for order in ("1", "3", "6"):
+        model = plan.arms[order](plan.defaults, 5)
+        plan.train(model, data, plan.defaults, None)
+        chances = model(torch.tensor([[0, 1, 2, 3, 4, 0, 0, 1, 1, 4, 3, 2]])).exp()
+        assert chances.min() > 0 and (chances.sum(dim=-1) - 1).abs().max() < 1e-5
+
+
 def test_a_beginning_that_never_returns_in_training_is_no_trouble(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("#" + "abcab" * 200 + "#abc" * 3, encoding="utf-8")
@@ -49,7 +88,8 @@ def kneser_ney(tokens: list[int], order: int, vocab_size: int):
     for table in counts:
         n = [0] + [sum(c == i for c in table.values()) for i in (1, 2, 3, 4)]
         y = n[1] / (n[1] + 2 * n[2]) if n[1] + 2 * n[2] else 0.0
-        discounts.append([0.0] + [max(0.0, i - (i + 1) * y * n[i + 1] / n[i] if n[i] else i) for i in (1, 2, 3)])
+        found = [i - (i + 1) * y * n[i + 1] / n[i] if n[i] else i for i in (1, 2, 3)]
+        discounts.append([0.0] + [d if 0 < d <= i else i / 2 for i, d in enumerate(found, start=1)])
 
     def probability(context: tuple, w: int, k: int) -> float:
         if k == 0:

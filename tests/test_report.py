@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from common import lesson, plots, readme, report, results
+from common import lesson, plots, readme, report, results, tables
 from common.errors import UserError
 from common.evidence import DAGGER, NOT_YET, Measured
 from common.lesson import ROOT, course_plan, course_references, refer
@@ -26,7 +26,7 @@ def test_the_committed_readme_and_plots_follow_from_the_results(tracked, page):
 
 
 def test_one_changed_digit_in_a_table_or_sentence_is_found(tracked, page):
-    for pattern in (r"(?m)^\| \[multi_head\].*?(\d)\.\d+ ±", r"<!--=value.*?-->\d\.(\d)"):
+    for pattern in (r"(?m)^\| \[multi_head\].*?(\d)\.\d+\u00a0±", r"<!--=value.*?-->\d\.(\d)"):
         match = re.search(pattern, README)
         at = match.start(1)
         page.write_text(README[:at] + str((int(README[at]) + 1) % 10) + README[at + 1 :], encoding="utf-8")
@@ -76,7 +76,7 @@ def test_a_learning_curve_that_does_not_belong_to_its_row_is_found(tracked, page
 
 
 def test_the_check_lists_every_place(tracked, page):
-    places = [match.start(1) for match in re.finditer(r"<!--=value.*?-->(\d)\.\d", README)][:3]
+    places = [match.start(1) for match in re.finditer(r"^.*?<!--=value.*?-->(\d)\.\d", README, re.MULTILINE)][:3]  # in different lines
     broken = README
     for at in places:
         broken = broken[:at] + str((int(broken[at]) + 1) % 10) + broken[at + 1 :]
@@ -132,7 +132,7 @@ def test_without_any_results_every_line_is_not_measured_yet(own_logs, page):
     assert report.write(page) == []
     assert report.check(page) == []
     text = page.read_text(encoding="utf-8")
-    assert f"| [multi_head](02_attention/multi_head.py) |  |  | {NOT_YET} |" in text and "not measured yet_" in text
+    assert f"| [multi_head](02_attention/multi_head.py) | {NOT_YET} |" in text and "not measured yet_" in text
     assert "0 of the" in text and "logs/plots/staircase.png" in text and "logs/plots/curves" not in text
     assert set(re.findall(r"<!--=(?!coverage).*?-->(.*?)<!--/-->", text)) == {NOT_YET}
 
@@ -143,7 +143,7 @@ def test_a_line_without_rows_is_not_measured_yet(tracked, page, without):
     assert any(problem.startswith("README.md, line") for problem in report.check(page))
     assert report.write(page) == [] and report.check(page) == []
     text = page.read_text(encoding="utf-8")
-    assert f"| [multi_head](02_attention/multi_head.py) |  |  | {NOT_YET} | | | | | |" in text
+    assert f"| [multi_head](02_attention/multi_head.py) | {NOT_YET} | | | |" in text
     assert f"<!--=value(multi_head, test_bpc, .2f)-->{NOT_YET}<!--/-->" in text
     assert f"| multi_head | {NOT_YET} |  |" in text  # what is compared with it
     assert re.search(r"(\d+) of the \d+ lines of the course are measured with the present code; .*not measured yet: .*`multi_head`", text)
@@ -158,8 +158,9 @@ def test_a_line_that_earlier_code_measured_has_a_dagger(tracked, page, without):
     path.write_text(path.read_text(encoding="utf-8").replace(refer("multi_head").code, "older"), encoding="utf-8")
     assert report.write(page) == [] and report.check(page) == []
     text = page.read_text(encoding="utf-8")
-    assert f"| [multi_head](02_attention/multi_head.py) {DAGGER} | 24,769 |" in text
-    assert "\n\n† measured with an earlier version of the code\n<!-- end -->" in text
+    assert f"| [multi_head](02_attention/multi_head.py){DAGGER} | 3.372\u00a0±\u00a00.021 |" in text
+    assert f"| [multi_head](02_attention/multi_head.py){DAGGER} | 24,769 |" in text
+    assert "\n\n† measured with an earlier version of the code\n\n<details>" in text
     assert f"<!--=value(multi_head, test_bpc, .2f)-->3.37{DAGGER}<!--/-->" in text
     assert re.search(r"are measured with the present code; 1 measured with earlier code \(†\): `multi_head`", text)
     assert re.search(r"02_attention/multi_head,stage,3.37\d+,0.0\d+,stale", (tracked / "plots/staircase.csv").read_text(encoding="utf-8"))
@@ -197,7 +198,7 @@ def test_no_figure_of_speed_is_of_a_run_beside_another(tracked):
     line.rows["alone"] = False
     assert readme.figure(measured, "value(fast_gpt, train_seconds, .0f)") == NOT_YET
     assert readme.figure(measured, "ratio(fast_gpt, gpt, tokens_per_second, .0f)") == NOT_YET
-    assert readme.table_row(measured, refer("fast_gpt")).split(" | ")[2].strip() == ""
+    assert tables.costs_row(measured, refer("fast_gpt"), per_token=True).split(" | ")[2].strip() == ""
     assert readme.figure(measured, "value(fast_gpt, test_bpc, .2f)") == "2.80"
     assert {refer("gpt"), refer("fast_gpt --preset yardstick")} <= readme.timed_lines(README)
 
@@ -241,7 +242,7 @@ def test_tables_and_figures_of_data_files(monkeypatch, tmp_path):
     monkeypatch.setattr(plots, "folder", lambda: tmp_path)
     text = "what,cache,before,value\none more (ms),with,512,0.12345\none more (ms),without,512,12.345\n"
     (tmp_path / "speed.csv").write_text(text, encoding="ascii")
-    text = "<!-- data: speed -->\n<!-- end -->\n<!--=cell(speed, one more (ms)/with/512, value, .2f)--><!--/-->"
+    text = "<!-- data: speed -->\n<!-- end -->\n\nIt took <!--=cell(speed, one more (ms)/with/512, value, .2f)--><!--/-->"
     made = readme.render(text, Measured()).text
     assert "| what | cache | before | value |" in made and "| one more (ms) | with | 512 | 0.123 |" in made
     assert made.endswith("-->0.12<!--/-->") and not readme.render(text, Measured()).problems
@@ -282,13 +283,13 @@ def test_every_run_of_the_course_trains_in_about_a_minute(tracked):
 def test_loss_and_accuracy_are_not_shown_across_tokenizers(tracked):
     """In a table of one tokenizer they are, in one of several only what can be compared; both have as many cells as their header."""
     measured = Measured()
-    one, several = readme.table(measured, "gqa:mha; gqa:mqa vs gqa:mha"), readme.table(measured, "bpe:char; bpe:bpe-1024 vs bpe:char")
+    one, several = tables.table(measured, "gqa:mha; gqa:mqa vs gqa:mha"), tables.table(measured, "bpe:char; bpe:bpe-1024 vs bpe:char")
     assert "accuracy" in one and "test loss" in one and "test bpc" in one
     assert "accuracy" not in several and "loss" not in several and "test bpc" in several
-    for text in (one, several):
-        assert len({line.count("|") for line in text.splitlines()}) == 1
     measured.rows(refer("bpe:bpe-1024")).loc[:, "diverged"] = True
-    assert len({line.count("|") for line in readme.table(measured, "bpe:char; bpe:bpe-1024 vs bpe:char").splitlines()}) == 1
+    for text in (one, several, tables.table(measured, "bpe:char; bpe:bpe-1024 vs bpe:char")):
+        for part in text.split("<details>"):
+            assert len({line.count("|") for line in part.splitlines() if line.startswith("|")}) == 1
 
 
 # ---- the page as a reader sees it --------------------------------------------------------------------------------------
@@ -302,10 +303,8 @@ def paragraphs(text: str) -> list[str]:
     for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(text):
         assert token.type != "html_block" or "<!--=" not in token.content, f"torn apart by a figure: {token.content[:80]!r}"
         if token.type == "inline":
-            seen = [child.content if child.type in ("text", "code_inline", "math_inline") else " " for child in token.children or ()]
-            found.append(
-                " ".join("".join(part for part, child in zip(seen, token.children, strict=True) if child.type != "html_inline").split())
-            )
+            seen = {"text": lambda c: c.content, "code_inline": lambda c: f"`{c.content.replace('*', '')}`", "html_inline": lambda _: ""}
+            found.append(" ".join("".join(seen.get(child.type, lambda _: " ")(child) for child in token.children or ()).split()))
     return found
 
 
@@ -332,7 +331,7 @@ def test_a_paragraph_that_begins_with_a_figure_is_a_mistake(start, tracked, page
 
 
 def test_no_table_is_wider_than_the_page():
-    """GitHub gives a README 798 pixels. What cannot be broken decides: a letter takes about 8.5 pixels, a cell 27 beside it."""
+    """GitHub gives a README 798 pixels. What cannot be broken decides: a letter takes about 8 pixels, a cell 27 beside it."""
     text = re.sub(r"<!--.*?-->", "", README)
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
@@ -342,9 +341,9 @@ def test_no_table_is_wider_than_the_page():
             for column, cell in enumerate(row):
                 words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell).replace("`", "").split(" ")
                 widest[column] = max(widest[column], *map(len, words))
-        assert sum(8.5 * length + 27 for length in widest) < 798, rows[0]
+        assert sum(8 * length + 27 for length in widest) < 798, rows[0]
         if rows[0][:2] == ["script", "test bpc"]:
-            assert 8.5 * (widest[0] + widest[1]) + 54 < 358, f"on a phone {rows[1]} is off the screen"
+            assert 8 * (widest[0] + widest[1]) + 54 < 358, f"on a phone {rows[1]} is off the screen"
 
 
 def test_what_is_not_there_yet_says_so():
