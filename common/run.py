@@ -235,9 +235,8 @@ def _run_one(
     }  # fmt: skip
     folder = runs.run_folder(plan.experiment, arm, seed, config, state["code_hash"])
     if options.resume and not (folder / checkpoint.NAME).exists():
-        print(
-            f"no checkpoint with these settings and this code to go on from{runs.others(plan, arm, seed, s)}; begins at step 0", flush=True
-        )
+        others = runs.others(plan, arm, seed, s)
+        print(f"no checkpoint with these settings and this code to go on from{others}; begins at step 0", flush=True)
     resume = options.resume
     if plan.board and resume:
         row, resume = _finished_cell(state, s, options.log, folder)
@@ -246,8 +245,7 @@ def _run_one(
     if s.init_from:
         _start_from(_initial(s, seed), model)
     name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
-    begun = folder / checkpoint.NAME if options.resume else None
-    state["threads"] = threads.settle(name, model, data, s.steps, options.threads, begun)
+    state["threads"] = threads.settle(name, model, data, s.steps, options.threads, folder / checkpoint.NAME if options.resume else None)
     presence.begin()
     journal = Journal(folder, data, s.steps, state, resume, f"{number}{name} seed {seed}", plan.probe, s.seconds)
     with journal.held():

@@ -55,7 +55,6 @@ def test_a_picture_of_other_data_is_found(tracked, page):
     shutil.copyfile(tracked / "plots/staircase.png", tracked / "plots/curves_02_attention.png")
     shutil.copyfile(tracked / "plots/staircase.png", tracked / "plots/02_attention_self_attention_attention.png")
     problems = report.check(page)
-    assert problems[0].startswith("README.md, line")  # the picture's source is another too: it is shown as one of earlier code
     assert [problem.split(" ")[0] for problem in problems if ".png" in problem] == [
         "curves_02_attention.png", "02_attention_self_attention_attention.png",
     ]  # fmt: skip
@@ -139,6 +138,7 @@ def test_without_any_results_every_line_is_not_measured_yet(own_logs, page):
 
 def test_a_line_without_rows_is_not_measured_yet(tracked, page, without):
     """In tables, sentences, the staircase and the curves, and one seed is not a line."""
+    assert report.write(page) == []
     without("02_attention/multi_head", keep=(1, 2))
     assert any(problem.startswith("README.md, line") for problem in report.check(page))
     assert report.write(page) == [] and report.check(page) == []
@@ -162,7 +162,7 @@ def test_a_line_that_earlier_code_measured_has_a_dagger(tracked, page, without):
     assert f"| [multi_head](02_attention/multi_head.py){DAGGER} | 24,769 |" in text
     assert "\n\n† measured with an earlier version of the code\n\n<details>" in text
     assert f"<!--=value(multi_head, test_bpc, .2f)-->3.37{DAGGER}<!--/-->" in text
-    assert re.search(r"are measured with the present code; 1 measured with earlier code \(†\): `multi_head`", text)
+    assert re.search(r"are measured with the present code; .*measured with earlier code \(†\): .*`multi_head`", text)
     assert re.search(r"02_attention/multi_head,stage,3.37\d+,0.0\d+,stale", (tracked / "plots/staircase.csv").read_text(encoding="utf-8"))
     assert path.read_text(encoding="utf-8").count(",stale\n") == 8 * 16
     shutil.copyfile(ROOT / "logs/plots/staircase.png", tracked / "plots/staircase.png")  # a picture without the dagger
