@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from common import results
+from common import receipts, results
 from common.errors import UserError
 from common.lesson import Reference, course_plan, course_references
 from common.results import course_rows
@@ -64,9 +64,10 @@ class Measured:
 def stale_rows(reference: Reference, seeds: set[int], rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of these seeds with the settings of a line and the newest earlier code that has them all; empty if none has."""
     same = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm) & rows.seed.isin(seeds)]
-    same = same[(same.config_hash == reference.config()) & (same.code_hash != reference.code)]
+    current = receipts.codes(reference.experiment, reference.arm, reference.code)
+    same = same[(same.config_hash == reference.config()) & ~same.code_hash.isin(current)]
     for code in reversed(list(dict.fromkeys(same.code_hash))):
-        found = results.matching(reference.experiment, reference.arm, reference.config(), code, same)
+        found = results.matching(reference.experiment, reference.arm, reference.config(), [code], same)
         if set(found.seed) == seeds:
             return found
     return rows.iloc[:0]

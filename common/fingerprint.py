@@ -1,40 +1,97 @@
-"""A fingerprint of code: the same for the same code whatever the Python and the comments, another one for other code."""
+"""A fingerprint of the definitions that some code reaches.
 
-import ast
+From a class or function one follows every name to its definition in the project, and from there on. A class counts with its head,
+its special methods and `forward`; of its other methods those count whose names stand somewhere in the code that is reached. So a
+refactoring inside a definition is seen; a new class beside it, a move to another module or a sorted import is not.
+"""
+
+import builtins
+import functools
 import hashlib
-from functools import cache
+import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from common.definitions import ROOT, Place, Unit, find, units
+
+UNSEEN = (  # what settings say is hashed with their values, what an error says is no result, and a checksum says which text it is
+    "common/settings.py",
+    "common/errors.py",
+    "common/corpora.py:download",
+    "common/corpora.py:cache_folder",
+)
+ALWAYS = ("forward", "loss", "accuracy", "bpc", "perplexity")  # called by the library, or asked of a score when a row is written
+ROOTS = ("common.lesson.build_model", "common.metrics.score", "common.record.measure")  # reached by every line
 
 
-def canonical(node) -> object:
-    """A syntax tree as nested lists, the same from Python 3.10 to 3.13: no docstrings, no empty fields, nothing but what the code says."""
-    if isinstance(node, list):
-        return [canonical(n) for n in node]
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [
-        (name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("ctx", "kind", "type_comment")
-    ]
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
-        fields = [(name, value[1:] if name == "body" else value) for name, value in fields]
-    return [type(node).__name__, [[name, canonical(value)] for name, value in fields]]
+def reached(roots: Iterable[Place]) -> dict[str, str]:
+    """`module.name` or `module.name.method` -> digest, of everything that the roots reach."""
+    seen: set[Place] = set()
+    attributes: set[str] = set()
+    taken: dict[tuple[Place, str], Unit] = {}
+    waiting = list(roots)
+    while True:
+        for place in waiting:
+            path = place.path.relative_to(ROOT).as_posix()
+            if path not in UNSEEN and f"{path}:{place.name}" not in UNSEEN:
+                seen.add(place)
+        new = [
+            (place, key, unit)
+            for place in seen
+            for key, unit in units(place).items()
+            if (place, key) not in taken and (key == "" or key.startswith("__") or key in ALWAYS or key.split(" ")[0] in attributes)
+        ]
+        if not new:
+            break
+        waiting = []
+        for place, key, unit in new:
+            taken[place, key] = unit
+            attributes |= unit.attributes
+            waiting += unit.places - seen
+    return {f"{place.path.relative_to(ROOT).as_posix()}:{place.name}.{key}": unit.digest for (place, key), unit in taken.items()}
 
 
-@cache
-def code_hash(script: Path) -> str:
-    """12 hex digits that stand for the code of a script and of the parts of common/model that it imports, directly or not."""
-    seen, waiting, trees = set(), [script], []
-    while waiting:
-        path = waiting.pop(0)
-        if path in seen or not path.exists():
-            continue
-        seen.add(path)
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        trees.append(canonical(tree))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("common.model"):
-                waiting.append(ROOT / (node.module.replace(".", "/") + ".py"))
-                waiting += [ROOT / node.module.replace(".", "/") / name for name in ("__init__.py", *(f"{a.name}.py" for a in node.names))]
-    return hashlib.sha256(repr(trees).encode()).hexdigest()[:12]
+def describe(thing: object, script: Path) -> tuple[list[Place], str]:
+    """The definitions that an object of a script stands on, and in words what else makes it what it is.
+
+    thing: a class, a function, a `functools.partial` or an Arm of these, or a plain value. script: where a class without a module of
+    its own was defined.
+    """
+    if isinstance(thing, functools.partial):
+        parts = [describe(part, script) for part in (thing.func, *thing.args, *thing.keywords.values())]
+        return [
+            place for places, _ in parts for place in places
+        ], f"partial({', '.join(text for _, text in parts)}; {list(thing.keywords)})"
+    if hasattr(thing, "model") and hasattr(thing, "settings"):  # an Arm: its settings are among the line's
+        return describe(thing.model, script)
+    if isinstance(thing, list | tuple):
+        parts = [describe(part, script) for part in thing]
+        return [place for places, _ in parts for place in places], f"({', '.join(text for _, text in parts)})"
+    name = getattr(thing, "__qualname__", None)
+    if name is None:
+        return [], repr(thing)
+    path = _file_of(thing, script)
+    if not path.is_relative_to(ROOT) or getattr(builtins, name, None) is thing:
+        return [], f"{thing.__module__}.{name}"
+    top = name.split(".")[0]
+    inside = [describe(cell.cell_contents, script) for cell in getattr(thing, "__closure__", None) or ()]
+    return [Place(path, top), *(place for places, _ in inside for place in places)], f"{name}({', '.join(text for _, text in inside)})"
+
+
+def _file_of(thing: object, script: Path) -> Path:
+    code = getattr(thing, "__code__", None)
+    if code is not None:
+        return Path(code.co_filename).resolve()
+    if thing.__module__ in ("__main__", "<run_path>"):
+        return script
+    found = importlib.util.find_spec(thing.__module__)
+    return Path(found.origin).resolve() if found and found.origin and Path(found.origin).exists() else Path("/")
+
+
+def fingerprint(things: Iterable[object], script: Path, roots: Iterable[str] = ROOTS) -> str:
+    """12 hex digits that stand for what these objects of a script do, and what the definitions do whose dotted names are `roots`."""
+    described = [describe(thing, script) for thing in things]
+    own = {place for places, _ in described for place in places}
+    digests = reached(own | {place for place in map(find, roots) if isinstance(place, Place)})
+    text = repr([[words for _, words in described], sorted(digests.values())])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common import checkpoint
+from common import checkpoint, receipts
 from common.data import Data
 from common.errors import UserError
 from common.metrics import score
@@ -179,7 +179,10 @@ class Journal:
             ("tokenizer", "vocabulary"),
             ("seed", "seed"),
         ):
-            if saved.state.get(key) != self.state[key]:
+            equal = (
+                receipts.codes(self.state["experiment"], self.state["arm"], self.state[key]) if key == "code_hash" else (self.state[key],)
+            )
+            if saved.state.get(key) not in equal:
                 raise UserError(f"cannot resume {self.folder}: its {what} changed since; run once without --resume")
         checkpoint.restore_training(saved, self.model, self.optimizer)
-        self.state = saved.state | {"threads": self.state["threads"]}  # which may be given by hand
+        self.state = saved.state | {key: self.state[key] for key in ("threads", "code_hash")}  # threads may be given by hand

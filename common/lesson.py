@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from common.corpora import family_of
+from common.definitions import ROOT
 from common.errors import UserError, nearest
-from common.fingerprint import ROOT, code_hash
+from common.fingerprint import fingerprint
 from common.header import Lesson
 from common.settings import ARCHITECTURE, RECIPE, Reading, Settings, config_hash, parse
 from common.tokenizer import identity
@@ -134,6 +135,10 @@ class Plan:
         own_loop = set() if self.train.__module__ == "common.train" else {"dtype", "seconds", "tokenizer", *RECIPE}
         return set(ARCHITECTURE) - self.reads(arm, s) - {"block_size"} | counted | own_loop
 
+    def code(self, arm: str) -> str:
+        """The fingerprint of all that decides what a run of this arm computes, apart from settings and seed."""
+        return fingerprint([self.arms[arm], self.load, self.train], self.script)
+
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
         own = self.own(arm, s)
         return config_hash(replace(own, tokenizer=identity(own.tokenizer)), self.reads(arm, s), corpus)
@@ -205,14 +210,25 @@ class Reference:
 
     @property
     def code(self) -> str:
-        """The fingerprint of the script as it is now."""
-        return code_hash(ROOT / f"{self.experiment}.py")
+        """The fingerprint of the code as it is now."""
+        return _code_of(self.experiment, self.arm)
 
 
 @cache
 def _config_of(reference: Reference) -> str:
     s = reference.settings()
     return course_plan(reference.experiment).config(reference.arm, s, family_of(s.corpus))
+
+
+@cache
+def _code_of(experiment: str, arm: str) -> str:
+    return course_plan(experiment).code(arm)
+
+
+def build_model(build: Callable, s: Settings, vocab_size: int, seed: int, device: str = "cpu") -> nn.Module:
+    """The untrained model of a run: the seed decides its weights."""
+    torch.manual_seed(seed)
+    return build(s, vocab_size).to(device)
 
 
 def refer(text: str) -> Reference:

@@ -6,7 +6,7 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-from common import checkpoint, plots
+from common import checkpoint, plots, receipts
 from common.corpora import family_of
 from common.errors import UserError
 from common.evidence import Measured
@@ -55,7 +55,11 @@ def is_drawn(experiment: str) -> bool:
 def _outdated(experiment: str, folder: Path) -> bool:
     """Whether a run folder belongs to a version of the script that is no longer there."""
     path = folder / checkpoint.NAME
-    return path.exists() and checkpoint.load(path).state["code_hash"] != refer(experiment).code
+    return path.exists() and checkpoint.read_state(path)["code_hash"] not in _codes(refer(experiment))
+
+
+def _codes(reference: Reference) -> frozenset[str]:
+    return receipts.codes(reference.experiment, reference.arm, reference.code)
 
 
 def paths(experiment: str) -> list[tuple[Path, Path]]:
@@ -77,13 +81,20 @@ def _tables(found: list[Path]) -> str:
 
 
 def state(experiment: str) -> str:
-    """measured: the present code drew the tracked pictures; stale: earlier code did; missing: there are none yet."""
+    """measured: the tracked pictures show what the present code computes; stale: what earlier code did; missing: there are none yet.
+
+    A picture of all runs shows what the rows say that are good now; of another the mark tells what drew it.
+    """
     found = _tracked(experiment)
     pictures = [path.with_suffix(".png") for path in found if path.with_suffix(".png").exists()]
     if not pictures:
         return "missing"
-    source = f"{drawn_by(experiment)[1]} {_tables(found)}".strip()
-    return "measured" if all(plots.read_mark(path).partition(" ")[2] == source for path in pictures) else "stale"
+    plan, reference = course_plan(experiment), refer(experiment)
+    if plan.board:
+        return "stale" if table_problems(Measured(), experiment, found) else "measured"
+    sources = {plots.read_mark(path).split(" ", 1)[-1].removesuffix(_tables(found)).strip() for path in pictures}
+    good = {drawn_by(experiment)[1]} if plan.measure else {f"{reference.config()} {code}" for code in _codes(reference)}
+    return "measured" if sources <= good else "stale"
 
 
 def update() -> None:
@@ -125,29 +136,41 @@ def _mark_problem(path: Path, tables: str) -> list[str]:
 
 
 def board_problems(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
-    """One line for each table of a picture of all runs that says other than the rows, or if together they lack a run of the course.
+    """Where a picture of all runs shows what no row ever said. One that shows what earlier code computed says so on the page."""
+    known = measured.all[measured.all.experiment == experiment]
+    return _unknown_cells(known, tables)
+
+
+def table_problems(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
+    """One line for each table of a picture of all runs that says other than the good rows, or if together they lack a run.
 
     A line of such a table has the run's arm and seed, and its columns with the names of the results hold the values of the run's row.
-    A picture that earlier code drew says so on the page; its values are those of any row of that run.
     """
     import pandas as pd
 
-    current = state(experiment) == "measured"
-    arms = course_plan(experiment).course_arms
-    rows = {arm: measured.rows(Reference(experiment, arm)) for arm in arms}
-    known = pd.concat(rows.values()) if current else measured.all[measured.all.experiment == experiment]
-    found, seen = [], set()
+    lines = [measured.line(Reference(experiment, arm)) for arm in course_plan(experiment).course_arms]
+    rows = pd.concat([line.rows for line in lines if line.state == "measured"] or [measured.all.iloc[:0]])
+    seen = {run for path in tables for run in pd.read_csv(path, dtype={"arm": str})[["arm", "seed"]].itertuples(index=False, name=None)}
+    lacking = [
+        f"the pictures of {experiment} lack {row.arm}, seed {row.seed}" for row in rows.itertuples() if (row.arm, row.seed) not in seen
+    ]
+    return _unknown_cells(rows, tables) + lacking[:1]
+
+
+def _unknown_cells(rows, tables: list[Path]) -> list[str]:
+    """One line for each table that has a cell which none of these rows has."""
+    import pandas as pd
+
+    found = []
     for path in tables:
         drawn = pd.read_csv(path, dtype={"arm": str})
         columns = [c for c in drawn.columns if c in COLUMNS and c not in ("arm", "seed")]
-        values = {(row.arm, row.seed, *(_plain(getattr(row, column)) for column in columns)) for row in known.itertuples()}
+        values = {(row.arm, row.seed, *(_plain(getattr(row, column)) for column in columns)) for row in rows.itertuples()}
         for cell in drawn.itertuples():
-            seen.add((cell.arm, cell.seed))
             if (cell.arm, cell.seed, *(_plain(getattr(cell, column)) for column in columns)) not in values:
                 found.append(f"{path.name}: what it says of {cell.arm}, seed {cell.seed} is not what the results say")
                 break
-    runs = [(arm, seed) for arm in arms for seed in rows[arm].seed] if tables and current else []
-    return found + [f"the pictures of {experiment} lack {arm}, seed {seed}" for arm, seed in runs if (arm, seed) not in seen][:1]
+    return found
 
 
 def _plain(value) -> object:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import filelock
 
+from common import receipts
 from common.errors import UserError, command
 from common.header import read_lesson
 from common.lesson import ROOT, Reference, logs_folder, refer
@@ -169,23 +170,25 @@ def timed(rows):
 def logged(run: dict, path: Path | None = None) -> dict | None:
     """The first row of a run (same seed, settings, code, corpus, and the current protocol), None if it has none."""
     rows = read(path)
-    for name in ("experiment", "arm", "seed", "config_hash", "code_hash", "corpus", "protocol"):
+    for name in ("experiment", "arm", "seed", "config_hash", "corpus", "protocol"):
         rows = rows[rows[name].astype(str) == str(run.get(name, PROTOCOL))]
+    rows = rows[rows.code_hash.isin(receipts.codes(run["experiment"], run["arm"], run["code_hash"]))]
     return rows.iloc[0].to_dict() if len(rows) else None
 
 
-def matching(experiment: str, arm: str, config: str, code: str, rows=None):
-    """Per seed the first row with these settings and this code, under the current protocol; all on the corpus of the first of them."""
+def matching(experiment: str, arm: str, config: str, codes, rows=None):
+    """Per seed the first row with these settings and one of these codes; all on the corpus of the first of them."""
     rows = read() if rows is None else rows
     found = rows[(rows.experiment == experiment) & (rows.arm == arm) & (rows.protocol == PROTOCOL)]
-    found = found[(found.config_hash == config) & (found.code_hash == code)]
+    found = found[(found.config_hash == config) & found.code_hash.isin(codes)]
     found = found[found.corpus == found.corpus.iloc[0]] if len(found) else found
     return found.drop_duplicates("seed").sort_values("seed")
 
 
 def course_rows(reference: Reference, rows=None):
-    """The rows the course uses for a reference: those with its settings and the code as it is now."""
-    return matching(reference.experiment, reference.arm, reference.config(), reference.code, rows)
+    """The rows the course uses for a reference: those with its settings, of the code as it is now or proved equal to it."""
+    codes = receipts.codes(reference.experiment, reference.arm, reference.code)
+    return matching(reference.experiment, reference.arm, reference.config(), codes, rows)
 
 
 # ---- comparison ------------------------------------------------------------------------------------------------------

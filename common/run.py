@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import checkpoint, command_line, header, lesson, memory, record, results, runs, sampling, summary, threads
+from common import checkpoint, command_line, header, lesson, memory, receipts, record, results, runs, sampling, summary, threads
 from common.beside import Presence
 from common.data import Data, text_data
 from common.errors import UserError, command
@@ -102,7 +102,7 @@ def _initial(s: Settings, seed: int) -> Path:
     reference = lesson.refer(s.init_from)
     path = runs.find_run(lesson.course_plan(reference.experiment), reference.arm, seed, reference.settings()) / checkpoint.NAME
     state = checkpoint.read_state(path)
-    if state["code_hash"] != reference.code:
+    if state["code_hash"] not in receipts.codes(reference.experiment, reference.arm, reference.code):
         raise UserError(
             f"--init-from {s.init_from}: {path.parent} was trained by another version of {reference.experiment}.py; train again"
         )
@@ -225,13 +225,12 @@ def _run_one(
     plan: Plan, arm: str, seed: int, s: Settings, options: Options, data: Data, presence: Presence, number: str = ""
 ) -> tuple[dict, nn.Module | None, Path]:
     """Train one arm with one seed, measure it, and append its row. Returns the row, the model (None if it diverged) and its folder."""
-    torch.manual_seed(seed)
     reading = Reading(s)
-    model = plan.arms[arm](reading, data.tokenizer.vocab_size).to(data.device)
+    model = lesson.build_model(plan.arms[arm], reading, data.tokenizer.vocab_size, seed, data.device)
     config = plan.config(arm, s, data.corpus.family)
     state = {
         "experiment": plan.experiment, "arm": arm, "seed": seed, "settings": dataclasses.asdict(s), "tokenizer": data.tokenizer.state(),
-        "corpus": data.corpus.name, "config_hash": config, "code_hash": lesson.code_hash(plan.script),
+        "corpus": data.corpus.name, "config_hash": config, "code_hash": plan.code(arm),
     }  # fmt: skip
     folder = runs.run_folder(plan.experiment, arm, seed, config, state["code_hash"])
     if options.resume and not (folder / checkpoint.NAME).exists():

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
-from common import checkpoint, lesson
+from common import checkpoint, lesson, receipts
 from common.corpora import family_of
 from common.data import Data
 from common.errors import UserError
+from common.fingerprint import fingerprint
 from common.journal import finished
 from common.sampling import sample
 from common.settings import Settings, flags
@@ -49,7 +50,7 @@ def run_folder(experiment: str, arm: str, seed: int, config: str, code: str) -> 
     """Where the checkpoint of a run is kept. A run of other code than the one whose checkpoint is there has a folder of its own."""
     folder = lesson.logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
     own = folder.with_name(f"{folder.name}-{code}")
-    return own if own.exists() or _code_in(folder) not in (None, code) else folder
+    return own if own.exists() or _code_in(folder) not in (None, *receipts.codes(experiment, arm, code)) else folder
 
 
 def _code_in(folder: Path) -> str | None:
@@ -68,14 +69,14 @@ def board_folder(plan: lesson.Plan, s: Settings, corpus: str, arms: list[str], s
 def board_name(plan: lesson.Plan, s: Settings, corpus: str, arms: list[str], seeds) -> str:
     """The name of that folder."""
     runs = [f"{plan.config(arm, s, corpus)}:{arm}:{seed}" for arm in arms for seed in sorted(seeds)]
-    digest = hashlib.sha256(" ".join([lesson.code_hash(plan.script), *runs]).encode()).hexdigest()[:12]
+    runs += [f"{arm}:{plan.code(arm)}" for arm in arms]
+    digest = hashlib.sha256(" ".join(runs).encode()).hexdigest()[:12]
     return f"board-{digest}"
 
 
 def measured_folder(plan: lesson.Plan) -> Path:
-    """Where a script keeps what it measured besides training: one folder for each state of its code, and of the loop that decodes."""
-    loop = lesson.code_hash(lesson.ROOT / "common/sampling.py")
-    return lesson.logs_folder() / "runs" / plan.experiment / f"measured-{lesson.code_hash(plan.script)}-{loop}"
+    """Where a script keeps what it measured besides training: one folder for each state of the code that is measured."""
+    return lesson.logs_folder() / "runs" / plan.experiment / f"measured-{fingerprint([plan.measure], plan.script, ())}"
 
 
 def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
@@ -93,8 +94,8 @@ def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
             f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these settings{others(plan, arm, seed, s)}; "
             f"train it first: {command}"
         )
-    code = lesson.code_hash(plan.script)
-    return max(found, key=lambda folder: (_code_in(folder) == code, (folder / checkpoint.NAME).stat().st_mtime))
+    codes = receipts.codes(plan.experiment, arm, plan.code(arm))
+    return max(found, key=lambda folder: (_code_in(folder) in codes, (folder / checkpoint.NAME).stat().st_mtime))
 
 
 def others(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> str:
@@ -123,9 +124,9 @@ def load_run(folder: Path, device: str = "cpu") -> Run:
     script = (lesson.ROOT / f"{experiment}.py").resolve()
     if script.parent.parent != lesson.ROOT or not script.is_file():
         raise UserError(f"{folder} names the script {experiment!r}, which is not in this project; only runs of its own scripts are loaded")
-    if saved.state.get("code_hash") != lesson.code_hash(script):
-        raise UserError(f"{folder} was trained by another version of {experiment}.py; train again")
-    plan = lesson.plan(script)
+    plan, arm = lesson.plan(script), str(saved.state.get("arm"))
+    if arm not in plan.arms or saved.state.get("code_hash") not in receipts.codes(experiment, arm, plan.code(arm)):
+        raise UserError(f"{folder} was trained by another version of {experiment}.py, or of the code it uses; train again")
     s = type(plan.defaults)(**saved.state["settings"])
     tokenizer = from_state(saved.state["tokenizer"])
     model = plan.arms[saved.state["arm"]](s, tokenizer.vocab_size).to(device)

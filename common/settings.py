@@ -16,6 +16,10 @@ import tyro
 from common.errors import UserError, nearest
 
 FIRST = ("corpus", "steps", "batch_size", "block_size", "lr", "n_embd", "n_head", "n_layer", "dtype")  # there from the beginning
+INTRODUCED = {  # what each later setting was when it came: with that value, a line is what it was before there was the setting
+    "dropout": 0.0, "warm_up": 0, "cosine": False, "min_lr": 0.0, "beta2": 0.999, "weight_decay": 0.01, "decay_matrices": False,
+    "clip": 0.0, "tokenizer": "char", "seconds": 0.0, "n_kv_head": 0, "init_from": None, "keep_duplicates": False, "drop_leaked": False,
+}  # fmt: skip
 RECIPE = ("warm_up", "cosine", "min_lr", "beta2", "weight_decay", "decay_matrices", "clip")  # how common.train goes about it
 ARCHITECTURE = (
     "n_layer",
@@ -255,11 +259,11 @@ class Reading:
 def config_hash(s: Settings, reads: set[str], corpus: str | None = None) -> str:
     """12 hex digits that stand for the settings that mattered: the general ones and those the model reads.
 
-    A setting that came later is left out at its default: adding a new one to the course leaves the rows of old runs valid.
+    A setting that came later is left out at the value it had then: adding a new one to the course leaves the rows of old runs valid,
+    and changing a default does not.
     `corpus` overrides the name, where a run went on with another corpus than it was asked for.
     """
     values = dataclasses.asdict(s) | ({"corpus": corpus} if corpus else {})
-    plain = {f.name: f.default for f in dataclasses.fields(s) if f.name not in FIRST}
-    kept = {k: v for k, v in values.items() if k in FIRST or v != plain[k]}
+    kept = {k: v for k, v in values.items() if k in FIRST or v != INTRODUCED[k]}
     kept = {k: v for k, v in kept.items() if k not in ARCHITECTURE or k in reads or k == "block_size"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]

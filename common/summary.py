@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import checkpoint, lesson, results
+from common import checkpoint, lesson, receipts, results
 from common.errors import UserError
 from common.lesson import Plan, course_plan, refer
 from common.settings import Settings, flags
@@ -50,7 +50,7 @@ def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]
     """Rows of an experiment with these settings on this corpus; none if it was never run so, or the results cannot be read."""
     plan = course_plan(experiment)
     try:
-        found = results.matching(experiment, arm, plan.config(arm, s, family), lesson.code_hash(plan.script))
+        found = results.matching(experiment, arm, plan.config(arm, s, family), receipts.codes(experiment, arm, plan.code(arm)))
     except UserError:
         return []
     return found[found.diverged == False].to_dict("records")  # noqa: E712 (a column)

@@ -42,7 +42,7 @@ def test_script_runs_and_appends_a_valid_row(experiment, script):
         assert min(row.val_loss, row.test_loss) - 1e-9 <= row.last10_loss <= max(row.val_loss, row.test_loss) + 1e-9
         assert row.tokens_seen > 0 and row.vocab_size > 2
         assert pd.isna(row.steps) == (not trains)
-        assert row.code_hash == lesson.code_hash(plan.script)
+        assert row.code_hash == plan.code(row.arm)
     assert (
         "test bpc" in done.stdout and str(results.results_path()) in done.stdout and ("picture" if plan.board else "sample") in done.stdout
     )

@@ -5,6 +5,7 @@ From the command line:
     python -m common.tools.course list
     python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again] [--jobs N]
     python -m common.tools.course status
+    python -m common.tools.course prove [STAGE ...]
 """
 
 import sys
@@ -19,6 +20,7 @@ from common.evidence import Measured
 from common.lesson import COURSE, Reference, course_plan, course_references, find
 from common.results import course_rows
 from common.settings import parse_as
+from common.tools.prove import prove
 from common.tools.side_by_side import Job, Pool, Task, gathers, plan_tasks, small
 
 NOTES = {"measured": "", "stale": "measured with earlier code", "missing": "not measured yet"}
@@ -48,6 +50,14 @@ class List:
 @dataclass(frozen=True)
 class Status:
     """Tell which lines of the course are measured with the current code and settings; exit code 1 if not all are."""
+
+
+@dataclass(frozen=True)
+class Prove:
+    """Compare the present code with the code that rows were made with; where both compute the same bits, the rows stay valid."""
+
+    stages: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Stages or scripts (none named: the whole course)."""
 
 
 def chosen(stages: tuple[str, ...]) -> list[Reference]:
@@ -182,13 +192,14 @@ def main() -> None:
         Annotated[Run, tyro.conf.subcommand("run")]
         | Annotated[List, tyro.conf.subcommand("list")]
         | Annotated[Status, tyro.conf.subcommand("status")]
+        | Annotated[Prove, tyro.conf.subcommand("prove")]
     )
     chosen_command = parse_as(kinds, sys.argv[1:], __doc__)
     if isinstance(chosen_command, Run):
         run(chosen_command)
     elif isinstance(chosen_command, List):
         show_list()
-    elif not show_status():
+    elif not (prove(chosen(chosen_command.stages)) if isinstance(chosen_command, Prove) else show_status()):
         raise SystemExit(1)
 
 

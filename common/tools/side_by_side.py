@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from common import checkpoint
+from common import checkpoint, receipts
 from common.beside import Presence
 from common.errors import UserError
 from common.journal import finished
@@ -85,7 +85,7 @@ def _saved(job: Job) -> dict:
         state = checkpoint.load(path).state
     except UserError:
         return {}
-    return state if state.get("code_hash") == reference.code else {}
+    return state if state.get("code_hash") in receipts.codes(reference.experiment, reference.arm, reference.code) else {}
 
 
 def _is_trained(job: Job) -> bool:

@@ -1,0 +1,151 @@
+"""What lines of the course compute in their first steps, as digests: run by `common.tools.prove` in two versions of the project.
+
+It reads a list of lines from standard input as JSON and prints one JSON object for each. It uses only what every version has.
+"""
+
+import hashlib
+import json
+import sys
+
+import torch
+
+SCORED = 16_384  # tokens of a split whose scores are compared
+
+
+class Watch:
+    """Stands in for what happens around the steps of a run, and notes what they compute.
+
+    First come real steps: the first few, those around the end of the warm-up, one in the middle, the last. Then the rate of every
+    step is asked, with a model that costs nothing.
+    """
+
+    def __init__(self, s, score):
+        self.total = s.steps if not getattr(s, "seconds", 0) else 300
+        warm_up = getattr(s, "warm_up", 0)
+        chosen = {0, 1, 2, 3, warm_up - 1, warm_up, warm_up + 1, self.total // 2, self.total - 1}
+        self.real = sorted(step for step in chosen if 0 <= step < self.total)
+        self.score, self.found, self.rates, self.optimizer = score, [], [], None
+
+    def steps(self, model, optimizer=None):
+        self.optimizer = optimizer
+        for step in self.real:
+            self.step = step
+            yield step
+        self.found.append(["after these steps", weights(model)])
+        self.found.append(["scores", self.score(model)])
+        if optimizer is None:
+            return
+        kept = {k: repr(v) for group in optimizer.param_groups for k, v in group.items() if k not in ("params", "lr")}
+        self.found.append(["optimiser", json.dumps(kept, sort_keys=True)])
+        model.forward = cheap(model)
+        for step in range(self.total):
+            self.step = None
+            yield step
+        self.found.append(["rate of every step", digest(repr(self.rates))])
+
+    def record(self, loss) -> None:
+        if self.step is not None:
+            self.found.append([f"loss at step {self.step}", loss.item().hex()])
+        if self.optimizer is not None:
+            self.rates.append([group["lr"] for group in self.optimizer.param_groups])
+
+
+class Beginning:
+    """The first batches of a split, as it cuts them."""
+
+    def __init__(self, split):
+        self.split, self.characters = split, split.characters
+
+    def in_order(self):
+        seen = 0
+        for x, y in self.split.in_order():
+            yield x, y
+            seen += y.numel()
+            if seen >= SCORED:
+                return
+
+
+def cheap(model):
+    """A forward pass that takes no time: logits of the right shape, with a gradient for one parameter."""
+    parameter = next(model.parameters())
+    shapes = {}
+
+    def forward(x):
+        if x.shape not in shapes:
+            with torch.no_grad():
+                shapes[x.shape] = type(model).forward(model, x).shape
+        return torch.zeros(shapes[x.shape]) + 0 * parameter.flatten()[0]
+
+    return forward
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def weights(model) -> str:
+    """A digest of every tensor of a model, by name."""
+    state = sorted(model.state_dict().items())
+    return digest(repr([(name, tuple(v.shape), hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest()) for name, v in state]))
+
+
+def texts(data) -> str:
+    """A digest of what is learned from and measured on, and of the vocabulary."""
+    found = [json.dumps(data.tokenizer.state(), sort_keys=True), data.corpus.name]
+    for split in (data.train, data.validation, data.test):
+        tensors = [getattr(split, name) for name in ("tokens", "contexts", "targets") if hasattr(split, name)]
+        found.append(repr([hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for t in tensors] + [len(split), split.characters]))
+    return digest(repr(found))
+
+
+def prove(line: dict, loaded: dict) -> dict:
+    """The facts of one line, in the order in which they come about."""
+    from common import lesson, metrics
+
+    plan = lesson.course_plan(line["experiment"])
+    s = plan.settings(line["flags"])
+    s = plan.own(line["arm"], s) if hasattr(plan, "own") else s
+    key = (
+        line["experiment"],
+        *(getattr(s, n, None) for n in ("corpus", "tokenizer", "block_size", "batch_size", "keep_duplicates", "drop_leaked")),
+    )
+    if key not in loaded:
+        loaded.clear()
+        loaded[key] = plan.load(s, "cpu", None)
+    data = loaded[key]
+    torch.manual_seed(1)
+    model = plan.arms[line["arm"]](s, data.tokenizer.vocab_size)
+
+    def score(trained) -> str:
+        found = [metrics.score(trained, Beginning(split)) for split in (data.test, data.validation)]
+        return repr([(f.nats.hex(), f.tokens, f.correct, f.loss, f.bpc, f.accuracy) for f in found])
+
+    watch = Watch(s, score)
+    before = [["data", texts(data)], ["untrained weights", weights(model)], ["batches", batches(data, watch.total)]]
+    plan.train(model, data.with_seed(1), s, watch)
+    if not watch.found:  # nothing is trained
+        watch.found = [["fitted", weights(model)], ["scores", score(model)]]
+    return {"facts": before + watch.found, "steps": len(watch.real)}
+
+
+def batches(data, total: int) -> str:
+    """A digest of some batches of two seeds."""
+    chosen = [data.with_seed(seed).batch(step) for seed in (1, 2) for step in (0, 1, total - 1)]
+    return digest(repr([hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for pair in chosen for t in pair]))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    loaded: dict = {}
+    for line in json.load(sys.stdin):
+        try:
+            found = prove(line, loaded)
+        except Exception as error:  # of whatever kind: it is told, and the other lines go on
+            found = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
