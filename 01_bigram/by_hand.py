@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class Model(nn.Module):
@@ -40,5 +40,7 @@ def train(model, data, s, journal):
         journal.record(loss)                                            # for the progress bar and the learning curve
 
 
+lesson = Lesson(Model, Settings(lr=400.0, steps=3000), train=train)
+
 if __name__ == "__main__":
-    run(Model, Settings(lr=400.0, steps=3000), train=train)
+    run(lesson)

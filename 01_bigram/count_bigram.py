@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class Model(nn.Module):
@@ -37,5 +37,7 @@ def count(model, data, s, journal):
     model.counts.index_put_((here, following), torch.ones(len(here)), accumulate=True)  # counts[a, b] += 1 for every pair
 
 
+lesson = Lesson(Model, train=count)
+
 if __name__ == "__main__":
-    run(Model, train=count)
+    run(lesson)

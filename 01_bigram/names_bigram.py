@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from common.data import names_data
 from common.run import run
-from common.settings import NamesSettings
+from common.settings import Lesson, NamesSettings
 
 
 class Model(nn.Module):
@@ -44,5 +44,7 @@ def train(model, data, s, journal):
         journal.record(loss)
 
 
+lesson = Lesson(Model, NamesSettings(block_size=1, batch_size=1024, lr=1e-1), load=names_data, train=train)
+
 if __name__ == "__main__":
-    run(Model, NamesSettings(block_size=1, batch_size=1024, lr=1e-1), load=names_data, train=train)
+    run(lesson)

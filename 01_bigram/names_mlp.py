@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from common.data import names_data
 from common.run import run
-from common.settings import NamesSettings
+from common.settings import Lesson, NamesSettings
 
 
 class Model(nn.Module):
@@ -48,5 +48,7 @@ def train(model, data, s, journal):
         journal.record(loss)
 
 
+lesson = Lesson(Model, NamesSettings(block_size=3, batch_size=1024, lr=2e-2, n_embd=24), load=names_data, train=train)
+
 if __name__ == "__main__":
-    run(Model, NamesSettings(block_size=3, batch_size=1024, lr=2e-2, n_embd=24), load=names_data, train=train)
+    run(lesson)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from common.data import names_data
 from common.errors import UserError
 from common.run import run
-from common.settings import NamesSettings
+from common.settings import Lesson, NamesSettings
 
 
 class BatchNorm(nn.Module):
@@ -88,5 +88,7 @@ def train(model, data, s, journal):
         journal.record(loss)
 
 
+lesson = Lesson(Model, NamesSettings(block_size=8, batch_size=1024, lr=4e-3, n_embd=20), load=names_data, train=train)
+
 if __name__ == "__main__":
-    run(Model, NamesSettings(block_size=8, batch_size=1024, lr=4e-3, n_embd=20), load=names_data, train=train)
+    run(lesson)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class Table(nn.Module):
@@ -102,6 +102,8 @@ def count(model, data, s, journal):
         contexts = len(keys)
 
 
+# long windows: counting needs none, and at the start of each the context is short
+lesson = Lesson({str(order): functools.partial(Model, order=order) for order in range(1, 7)}, Settings(block_size=4096), train=count)
+
 if __name__ == "__main__":
-    # long windows: counting needs none, and at the start of each the context is short
-    run({str(order): functools.partial(Model, order=order) for order in range(1, 7)}, Settings(block_size=4096), train=count)
+    run(lesson)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class Average(nn.Module):
@@ -46,5 +46,7 @@ class Model(nn.Module):
         return self.head(self.average(x))  # (B, T, V)
 
 
+lesson = Lesson(Model)
+
 if __name__ == "__main__":
-    run(Model)
+    run(lesson)

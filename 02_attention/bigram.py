@@ -11,7 +11,7 @@ Seeds    : 1 2 3 4 5 6 7 8
 from torch import nn
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class Model(nn.Module):
@@ -27,5 +27,7 @@ class Model(nn.Module):
         return self.head(x)  # (B, T, V)
 
 
+lesson = Lesson(Model)
+
 if __name__ == "__main__":
-    run(Model)
+    run(lesson)

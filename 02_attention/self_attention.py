@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class Head(nn.Module):
@@ -60,5 +60,7 @@ def picture(model, data, folder):
     return [plots.attention(weights, data.symbols(ids), folder / "attention")]
 
 
+lesson = Lesson(Model, picture=picture)
+
 if __name__ == "__main__":
-    run(Model, picture=picture)
+    run(lesson)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
@@ -62,5 +62,7 @@ class Model(nn.Module):
         return self.head(self.feed_forward(self.attention(x)))         # (B, T, V)
 
 
+lesson = Lesson({"relu": partial(Model, activation=nn.ReLU), "gelu": partial(Model, activation=nn.GELU)})
+
 if __name__ == "__main__":
-    run({"relu": partial(Model, activation=nn.ReLU), "gelu": partial(Model, activation=nn.GELU)})
+    run(lesson)

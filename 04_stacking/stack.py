@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
@@ -90,5 +90,7 @@ def picture(model, data, folder):
     return [plots.layers(probes, "Four plain blocks: how much gradient reaches each, how much does each hand on?", folder / "layers")]
 
 
+lesson = Lesson(Model, probe=probe, picture=picture)
+
 if __name__ == "__main__":
-    run(Model, probe=probe, picture=picture)
+    run(lesson)

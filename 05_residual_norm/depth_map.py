@@ -1,7 +1,7 @@
 """Depth map: which ways of wiring a block train, how deep, and with or without a warm-up of the learning rate?
 
 Previous : 05_residual_norm/pre_ln.py
-Changes  : Block, Model, probe, board
+Changes  : Block, Model, probe, overview
 Idea     : the four wirings of this course at six depths, at a small equal budget: 400 steps of 16 windows, width 32, context 32; half
            of the cells begin with a warm-up, a learning rate that rises from zero over the first 100 steps
 Teaches  : nn.Identity
@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.run import run
-from common.settings import Arm, Settings
+from common.settings import Arm, Lesson, Settings
 
 WIRINGS, DEPTHS, WARM_UP = ("plain", "residual", "post-LN", "pre-LN"), (1, 2, 4, 8, 16, 32), 100
 
@@ -98,7 +98,7 @@ def probe(model, x, y):
     return {"gradient norm": [torch.stack(norms).norm().item()]}
 
 
-def board(results, folder):
+def overview(results, folder):
     """Draw the map of all cells, and the gradient of the first block against depth, before training and after."""
     from common import boards
 
@@ -113,9 +113,11 @@ def board(results, folder):
     return paths + ([boards.points(norms, labels, title, folder / "gradient")] if norms else [])
 
 
+cells = {f"{wiring}{'-warm-up' if warm_up else ''}-{depth}": Arm(partial(Model, wiring=wiring), n_layer=depth, warm_up=warm_up)
+         for wiring, warm_up, depth in product(WIRINGS, (0, WARM_UP), DEPTHS)}
+rows = [*WIRINGS, "post-LN-warm-up"]
+small = {"steps": 160, "batch_size": 8, "arms": [f"{row}-{depth}" for row in rows for depth in (1, 4, 32)]}
+lesson = Lesson(cells, Settings(steps=400, batch_size=16, n_embd=32, block_size=32), probe=probe, overview=overview, quick=small)
+
 if __name__ == "__main__":
-    cells = {f"{wiring}{'-warm-up' if warm_up else ''}-{depth}": Arm(partial(Model, wiring=wiring), n_layer=depth, warm_up=warm_up)
-             for wiring, warm_up, depth in product(WIRINGS, (0, WARM_UP), DEPTHS)}
-    rows = [*WIRINGS, "post-LN-warm-up"]
-    small = {"steps": 160, "batch_size": 8, "arms": [f"{row}-{depth}" for row in rows for depth in (1, 4, 32)]}
-    run(cells, Settings(steps=400, batch_size=16, n_embd=32, block_size=32), probe=probe, board=board, quick=small)
+    run(lesson)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class LayerNorm(nn.Module):
@@ -88,5 +88,7 @@ class Model(nn.Module):
         return self.head(self.norm(self.blocks(x)))                    # (B, T, V)
 
 
+lesson = Lesson(Model)
+
 if __name__ == "__main__":
-    run(Model)
+    run(lesson)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
@@ -89,5 +89,7 @@ YARDSTICK = {
 # The same for a GPU: published validation loss 1.4697.
 GPU = YARDSTICK | {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "steps": 5000, "dropout": 0.2}
 
+lesson = Lesson(Model, presets={"yardstick": YARDSTICK, "gpu": GPU})
+
 if __name__ == "__main__":
-    run(Model, presets={"yardstick": YARDSTICK, "gpu": GPU})
+    run(lesson)

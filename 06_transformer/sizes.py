@@ -1,7 +1,7 @@
 """Sizes: the same GPT at eight sizes, and a law found on the small ones that has to predict the large ones.
 
 Previous : 06_transformer/fast_gpt.py
-Changes  : fit_law, board, parameters
+Changes  : fit_law, overview, parameters
 Idea     : at equal tokens the loss falls with the number of parameters N along E + A / N^a; what six sizes say of two larger ones
 Source   : Kaplan et al. 2020, arXiv:2001.08361 (a power law; N without embeddings); Hoffmann et al. 2022, arXiv:2203.15556 (with an E
            that no size gets below; equal compute); Yang et al. 2022, arXiv:2203.03466 (the wider, the smaller the rate)
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.run import run
-from common.settings import Arm, Settings
+from common.settings import Arm, Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
@@ -98,7 +98,7 @@ def fit_law(sizes, losses):
     return "{:.2f} + {:.2f} / (N / 100,000)^{:.2f}".format(*found), lambda n: law(n, *found), half
 
 
-def board(results, folder):
+def overview(results, folder):
     """Draw the law with its prediction beside what was measured, and the loss against compute."""
     from common import boards
 
@@ -130,8 +130,10 @@ SIZES = {  # layers, width; every head has 16 numbers
 }
 RATE = 0.5  # divided by the width: one learning rate for all sizes would be too low for the small ones, and the law would be of that
 
+arms = {name: Arm(Model, n_layer=n_layer, n_embd=n_embd, n_head=n_embd // 16, lr=RATE / n_embd, on_demand=name == "huge")
+        for name, (n_layer, n_embd) in SIZES.items()}
+settings = Settings(corpus="stdlib", batch_size=64, steps=700, warm_up=100)
+lesson = Lesson(arms, settings, overview=overview, quick={"steps": 120, "arms": SMALL[:5]})
+
 if __name__ == "__main__":
-    arms = {name: Arm(Model, n_layer=n_layer, n_embd=n_embd, n_head=n_embd // 16, lr=RATE / n_embd, on_demand=name == "huge")
-            for name, (n_layer, n_embd) in SIZES.items()}
-    settings = Settings(corpus="stdlib", batch_size=64, steps=700, warm_up=100)
-    run(arms, settings, board=board, quick={"steps": 120, "arms": SMALL[:5]})
+    run(lesson)

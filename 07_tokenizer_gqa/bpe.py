@@ -1,7 +1,7 @@
 """BPE: tokens that stand for several characters, learned from the text.
 
 Previous : 06_transformer/fast_gpt.py
-Changes  : BPE, join, utf8, load, board
+Changes  : BPE, join, utf8, load, overview
 Idea     : begin with the 256 bytes, and join the two neighbours that stand together most often into a new token, again and again
 Source   : Sennrich et al. 2016, arXiv:1508.07909; on bytes, and with this pattern: Radford et al. 2019, "Language Models are
            Unsupervised Multitask Learners"
@@ -27,7 +27,7 @@ from common.data import text_data
 from common.errors import UserError
 from common.model.gpt import GPT
 from common.run import run
-from common.settings import Arm, Settings
+from common.settings import Arm, Lesson, Settings
 
 # Contractions, words, numbers and signs, each with one space before it, or white space: no token reaches across two of these pieces.
 PIECE = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
@@ -171,7 +171,7 @@ def load(s, device="cpu", tokenizer=None):
     return text_data(s, device, tokenizer, learn=BPE.train)
 
 
-def board(results, folder):
+def overview(results, folder):
     """Draw test bits per character against the size of the vocabulary, for each of the three comparisons; and list the vocabularies."""
     from common import boards
 
@@ -193,9 +193,12 @@ def board(results, folder):
 TOKENIZERS = {"char": (32, 192), "byte": (32, 192), "bpe-512": (16, 97), "bpe-1024": (13, 78), "bpe-2048": (11, 67), "bpe-4096": (10, 59)}
 PUBLISHED = {"gpt2": 9, "cl100k_base": 9}
 
+arms = {name: Arm(GPT, tokenizer=name, batch_size=windows) for name, (windows, _) in TOKENIZERS.items()}
+arms |= {f"{name}-context": Arm(GPT, tokenizer=name, block_size=tokens, batch_size=11) for name, (_, tokens) in TOKENIZERS.items()}
+windows = {name: windows for name, (windows, _) in TOKENIZERS.items()} | PUBLISHED
+arms |= {f"{name}-time": Arm(GPT, tokenizer=name, batch_size=windows[name], seconds=60, warm_up=20) for name in windows}
+small = {"steps": 150, "arms": ["char", "bpe-512", "bpe-4096"]}
+lesson = Lesson(arms, Settings(lr=4e-3, warm_up=100), load=load, overview=overview, quick=small)
+
 if __name__ == "__main__":
-    arms = {name: Arm(GPT, tokenizer=name, batch_size=windows) for name, (windows, _) in TOKENIZERS.items()}
-    arms |= {f"{name}-context": Arm(GPT, tokenizer=name, block_size=tokens, batch_size=11) for name, (_, tokens) in TOKENIZERS.items()}
-    windows = {name: windows for name, (windows, _) in TOKENIZERS.items()} | PUBLISHED
-    arms |= {f"{name}-time": Arm(GPT, tokenizer=name, batch_size=windows[name], seconds=60, warm_up=20) for name in windows}
-    run(arms, Settings(lr=4e-3, warm_up=100), load=load, board=board, quick={"steps": 150, "arms": ["char", "bpe-512", "bpe-4096"]})
+    run(lesson)

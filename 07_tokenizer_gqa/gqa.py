@@ -21,7 +21,7 @@ from common.model.cache import Cache
 from common.model.gpt import GPT
 from common.run import run
 from common.sampling import generate
-from common.settings import Arm, Settings
+from common.settings import Arm, Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
@@ -35,6 +35,7 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(s.n_embd, self.n_kv_head * size, bias=False)
         self.value = nn.Linear(s.n_embd, self.n_kv_head * size, bias=False)
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)
+        self.projection.writes_to_stream = True                        # starts smaller, as in gpt
         self.dropout = nn.Dropout(s.dropout)
 
     def forward(self, x, position, cache=None):                        # position: for schemes that turn q and k (stage 08), not needed here
@@ -86,6 +87,8 @@ def measure(folder, quick):
     return [boards.scaling(found, header, labels, "What do fewer heads of keys and values buy?", folder / "decoding")]
 
 
+arms = {name: Arm(grouped, n_kv_head=heads) for name, heads in (("mha", 0), ("gqa", 2), ("mqa", 1))}  # 0: as many as heads of queries
+lesson = Lesson(arms, Settings(lr=4e-3, warm_up=100), measure=measure)
+
 if __name__ == "__main__":
-    arms = {name: Arm(grouped, n_kv_head=heads) for name, heads in (("mha", 0), ("gqa", 2), ("mqa", 1))}  # 0: as many as heads of queries
-    run(arms, Settings(lr=4e-3, warm_up=100), measure=measure)
+    run(lesson)

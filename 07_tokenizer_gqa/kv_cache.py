@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from common.model.gpt import GPT
 from common.run import run
-from common.settings import Settings
+from common.settings import Lesson, Settings
 
 
 class Cache:
@@ -52,6 +52,7 @@ class MultiHeadAttention(nn.Module):
         self.n_head, self.dropout = s.n_head, s.dropout
         self.qkv = nn.Linear(s.n_embd, 3 * s.n_embd, bias=False)
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)
+        self.projection.writes_to_stream = True                        # starts smaller, as in gpt
 
     def forward(self, x, position, cache=None):                        # position: for schemes that turn q and k (stage 08), not needed here
         B, T, C = x.shape
@@ -113,5 +114,7 @@ def measure(folder, quick):
     return [boards.scaling(found, header, labels, "What do further tokens cost?", folder / "decoding")]
 
 
+lesson = Lesson(cached, Settings(lr=4e-3, warm_up=100), measure=measure)
+
 if __name__ == "__main__":
-    run(cached, Settings(lr=4e-3, warm_up=100), measure=measure)
+    run(lesson)

@@ -1,7 +1,7 @@
 """Weight tying: one table for what a token means going in, and what it takes to come out.
 
 Previous : 07_tokenizer_gqa/bpe.py
-Changes  : TiedHead, UntiedHead, board
+Changes  : TiedHead, UntiedHead, overview
 Idea     : the head reads the table of embeddings backwards, logits = x E^T, instead of having a matrix of its own
 Source   : Press and Wolf 2017, arXiv:1608.05859
 Expect   : no measurable difference for 65 characters; for thousands of tokens the tied head is better, with half of the table's parameters
@@ -13,7 +13,7 @@ from torch import nn
 
 from common.model.gpt import GPT
 from common.run import run
-from common.settings import Arm, Settings
+from common.settings import Arm, Lesson, Settings
 
 
 class TiedHead(nn.Linear):
@@ -31,7 +31,7 @@ class UntiedHead(nn.Linear):
         super().__init__(s.n_embd, token.num_embeddings, bias=False)
 
 
-def board(results, folder):
+def overview(results, folder):
     """Draw test bits per character against the size of the vocabulary, with either head."""
     from common import boards
 
@@ -42,8 +42,10 @@ def board(results, folder):
 
 WINDOWS = {"char": 32, "bpe-512": 16, "bpe-1024": 13, "bpe-4096": 10}  # as in bpe: 2048 characters in each step
 
+heads = {"tied": TiedHead, "untied": UntiedHead}
+arms = {f"{kind}-{name}": Arm(partial(GPT, head=head), tokenizer=name, batch_size=windows)
+        for name, windows in WINDOWS.items() for kind, head in heads.items()}
+lesson = Lesson(arms, Settings(lr=4e-3, warm_up=100), overview=overview)
+
 if __name__ == "__main__":
-    heads = {"tied": TiedHead, "untied": UntiedHead}
-    arms = {f"{kind}-{name}": Arm(partial(GPT, head=head), tokenizer=name, batch_size=windows)
-            for name, windows in WINDOWS.items() for kind, head in heads.items()}
-    run(arms, Settings(lr=4e-3, warm_up=100), board=board)
+    run(lesson)

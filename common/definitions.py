@@ -72,8 +72,9 @@ def _bound(statement: ast.stmt) -> list[str]:
     """The names that a statement at the top of a module defines."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return [statement.name]
-    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
-        return [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):  # not the variables of a comprehension on the right
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
     return []
 
 
@@ -193,25 +194,23 @@ class Normal(ast.NodeTransformer):
         return ast.Pass()
 
 
-def _locals(function: ast.AST) -> dict[str, str]:
+def _locals(function: ast.FunctionDef) -> dict[str, str]:
     """New names for the local variables of a function, in the order in which they first stand in it; its parameters keep theirs."""
-    own = {arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)} if isinstance(function, ast.FunctionDef) else set()
-    found: dict[str, str] = {}
-
-    def add(name: str | None) -> None:
-        if name and name not in own and name not in outside:
-            found.setdefault(name, f"local {len(found)}")
-
+    own = [arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)]
     outside = {name for node in ast.walk(function) if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
+    found = {name: name for name in own}
 
     def walk(node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
+            name = None
             if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-                add(child.id)
+                name = child.id
             elif isinstance(child, ast.FunctionDef | ast.ExceptHandler):
-                add(child.name)
+                name = child.name
             elif isinstance(child, ast.arg):
-                add(child.arg)
+                name = child.arg
+            if name and name not in outside:
+                found.setdefault(name, f"local {len(found) - len(own)}")
             walk(child)
 
     walk(function)

@@ -51,7 +51,7 @@ class Measured:
         return self.line(reference).rows
 
     def _look_up(self, reference: Reference) -> Line:
-        wanted = set(course_plan(reference.experiment).lesson.seeds)
+        wanted = set(course_plan(reference.experiment).header.seeds)
         current = course_rows(reference, self.all)
         current = current[current.seed.isin(wanted)]
         seeds = tuple(current.seed)

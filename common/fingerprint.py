@@ -8,7 +8,7 @@ refactoring inside a definition is seen; a new class beside it, a move to anothe
 import builtins
 import functools
 import hashlib
-import importlib.util
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,46 +51,42 @@ def reached(roots: Iterable[Place]) -> dict[str, str]:
     return {f"{place.path.relative_to(ROOT).as_posix()}:{place.name}.{key}": unit.digest for (place, key), unit in taken.items()}
 
 
-def describe(thing: object, script: Path) -> tuple[list[Place], str]:
+def describe(thing: object) -> tuple[list[Place], str]:
     """The definitions that an object of a script stands on, and in words what else makes it what it is.
 
-    thing: a class, a function, a `functools.partial` or an Arm of these, or a plain value. script: where a class without a module of
-    its own was defined.
+    thing: a class, a function, a `functools.partial` or an Arm of these, or a plain value.
     """
     if isinstance(thing, functools.partial):
-        parts = [describe(part, script) for part in (thing.func, *thing.args, *thing.keywords.values())]
+        parts = [describe(part) for part in (thing.func, *thing.args, *thing.keywords.values())]
         return [
             place for places, _ in parts for place in places
         ], f"partial({', '.join(text for _, text in parts)}; {list(thing.keywords)})"
     if hasattr(thing, "model") and hasattr(thing, "settings"):  # an Arm: its settings are among the line's
-        return describe(thing.model, script)
+        return describe(thing.model)
     if isinstance(thing, list | tuple):
-        parts = [describe(part, script) for part in thing]
+        parts = [describe(part) for part in thing]
         return [place for places, _ in parts for place in places], f"({', '.join(text for _, text in parts)})"
     name = getattr(thing, "__qualname__", None)
     if name is None:
         return [], repr(thing)
-    path = _file_of(thing, script)
+    path = _file_of(thing)
     if not path.is_relative_to(ROOT) or getattr(builtins, name, None) is thing:
         return [], f"{thing.__module__}.{name}"
     top = name.split(".")[0]
-    inside = [describe(cell.cell_contents, script) for cell in getattr(thing, "__closure__", None) or ()]
+    inside = [describe(cell.cell_contents) for cell in getattr(thing, "__closure__", None) or ()]
     return [Place(path, top), *(place for places, _ in inside for place in places)], f"{name}({', '.join(text for _, text in inside)})"
 
 
-def _file_of(thing: object, script: Path) -> Path:
+def _file_of(thing: object) -> Path:
     code = getattr(thing, "__code__", None)
     if code is not None:
         return Path(code.co_filename).resolve()
-    if thing.__module__ in ("__main__", "<run_path>"):
-        return script
-    found = importlib.util.find_spec(thing.__module__)
-    return Path(found.origin).resolve() if found and found.origin and Path(found.origin).exists() else Path("/")
+    return Path(getattr(sys.modules.get(thing.__module__), "__file__", None) or "/").resolve()
 
 
-def fingerprint(things: Iterable[object], script: Path, roots: Iterable[str] = ROOTS) -> str:
+def fingerprint(things: Iterable[object], roots: Iterable[str] = ROOTS) -> str:
     """12 hex digits that stand for what these objects of a script do, and what the definitions do whose dotted names are `roots`."""
-    described = [describe(thing, script) for thing in things]
+    described = [describe(thing) for thing in things]
     own = {place for places, _ in described for place in places}
     digests = reached(own | {place for place in map(find, roots) if isinstance(place, Place)})
     text = repr([[words for _, words in described], sorted(digests.values())])

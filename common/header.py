@@ -14,7 +14,7 @@ def experiment_name(script: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Header:
     """The header docstring of a script, read."""
 
     experiment: str
@@ -59,7 +59,7 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip() not in ("", "none")]
 
 
-def read_lesson(script: Path) -> Lesson:
+def read_header(script: Path) -> Header:
     """Parse the header of a script; a script without one has no title and no predecessor."""
     docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
     title, _, rest = docstring.partition("\n")
@@ -74,4 +74,4 @@ def read_lesson(script: Path) -> Lesson:
             fields[key] += " " + line.strip()
         else:
             key = None
-    return Lesson(experiment_name(script), title, fields)
+    return Header(experiment_name(script), title, fields)

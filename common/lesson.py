@@ -1,8 +1,10 @@
 """The course: its scripts in order, what each would run, and how one refers to a line of it."""
 
+import hashlib
+import importlib.util
 import os
-import runpy
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -11,13 +13,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from common.configuration import Reading, config_hash
 from common.corpora import family_of
+from common.data import text_data
 from common.definitions import ROOT
 from common.errors import UserError, nearest
 from common.fingerprint import fingerprint
-from common.header import Lesson
-from common.settings import ARCHITECTURE, RECIPE, Reading, Settings, config_hash, parse
+from common.header import Header, read_header
+from common.settings import ARCHITECTURE, RECIPE, Lesson, Settings, parse
 from common.tokenizer import identity
+from common.train import train
 
 COURSE = (
     "01_bigram/count_bigram",
@@ -77,21 +82,21 @@ class Plan:
     """What a script hands to `run()`."""
 
     script: Path
-    lesson: Lesson
+    header: Header
     arms: dict[str, Callable[[Settings, int], nn.Module]]
     defaults: Settings
     load: Callable
     train: Callable
     picture: Callable | None
     probe: Callable | None = None
-    board: Callable | None = None
+    overview: Callable | None = None
     measure: Callable | None = None
     presets: dict = field(default_factory=dict)
     quick: dict = field(default_factory=dict)
 
     @property
     def experiment(self) -> str:
-        return self.lesson.experiment
+        return self.header.experiment
 
     @property
     def course_arms(self) -> list[str]:
@@ -137,7 +142,7 @@ class Plan:
 
     def code(self, arm: str) -> str:
         """The fingerprint of all that decides what a run of this arm computes, apart from settings and seed."""
-        return fingerprint([self.arms[arm], self.load, self.train], self.script)
+        return fingerprint([self.arms[arm], self.load, self.train])
 
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
         own = self.own(arm, s)
@@ -159,27 +164,28 @@ def _read_by(build: Callable, s: Settings) -> frozenset[str]:
     return frozenset(reading.names)
 
 
-class Planned(BaseException):
-    """Ends a script at its call of `run()` while it is only being asked for its plan."""
-
-    def __init__(self, plan: Plan):
-        self.plan = plan
-
-
-planning = False
+def plan_of(script: Path, lesson: Lesson | None) -> Plan:
+    """What a script would run. A script that is a program, which trains nothing by default, has no lesson and no arms."""
+    header = read_header(script)
+    if lesson is None:
+        return Plan(script, header, {}, Settings(), text_data, train, None)
+    arms = lesson.model if isinstance(lesson.model, dict) else {"default": lesson.model}
+    return Plan(
+        script, header, arms, lesson.settings, lesson.load or text_data, lesson.train or train, lesson.picture, lesson.probe,
+        lesson.overview, lesson.measure, lesson.presets, lesson.quick,
+    )  # fmt: skip
 
 
 def plan(script: Path) -> Plan:
-    """Execute a script up to its call of `run()` and return what it hands over. Raises UserError if it never calls it."""
-    global planning
-    before, planning = planning, True
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-    except Planned as planned:
-        return planned.plan
-    finally:
-        planning = before
-    raise UserError(f"{script} does not call run()")
+    """Import a script and read what it would run. Raises UserError if it says nothing of that."""
+    name = f"stage_{script.stem}_{hashlib.sha256(str(script).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where a class is asked for the file that it comes from
+    spec.loader.exec_module(module)
+    if not hasattr(module, "lesson"):
+        raise UserError(f"{script} has no `lesson`; end it with lesson = Lesson(Model), or lesson = None for a program")
+    return plan_of(script, module.lesson)
 
 
 @cache
@@ -237,6 +243,8 @@ def refer(text: str) -> Reference:
     name, _, arm = name.partition(":")
     experiment = find(name)
     arms = list(course_plan(experiment).arms)
+    if not arms:
+        raise UserError(f"{experiment} is a program; it has no runs to refer to")
     if arm and arm not in arms:
         raise UserError(f"{experiment} has no arm {arm!r}{nearest(arm, arms)}; its arms: {', '.join(arms)}")
     return Reference(experiment, arm or arms[0], flags.strip())
@@ -248,5 +256,5 @@ def course_references(stage: str = "") -> list[Reference]:
     for experiment in COURSE:
         if experiment.startswith(stage):
             p = course_plan(experiment)
-            found += [Reference(experiment, arm, flags) for flags in p.lesson.variants for arm in p.course_arms]
+            found += [Reference(experiment, arm, flags) for flags in p.header.variants for arm in p.course_arms]
     return found

@@ -16,7 +16,7 @@ from common.results import COLUMNS
 
 def drawing() -> list[str]:
     """The scripts that draw pictures of their own: in a run (`picture`), of all their runs (`board`), or of what they `measure`."""
-    return [e for e in COURSE if any(getattr(course_plan(e), kind) for kind in ("picture", "board", "measure"))]
+    return [e for e in COURSE if any(getattr(course_plan(e), kind) for kind in ("picture", "overview", "measure"))]
 
 
 def owner(stem: str) -> str | None:
@@ -31,7 +31,7 @@ def drawn_by(experiment: str) -> tuple[Path, str]:
     reference, plan = refer(experiment), course_plan(experiment)
     if plan.measure:
         return measured_folder(plan), measured_folder(plan).name
-    if plan.board:
+    if plan.overview:
         name = _board_name(experiment)
         return logs_folder() / "runs" / experiment / name, name
     return run_folder(experiment, reference.arm, 1, reference.config(), reference.code), f"{reference.config()} {reference.code}"
@@ -43,7 +43,7 @@ def _board_name(experiment: str) -> str:
     from common.runs import board_name
 
     plan = course_plan(experiment)
-    return board_name(plan, plan.defaults, family_of(plan.defaults.corpus), plan.course_arms, plan.lesson.seeds)
+    return board_name(plan, plan.defaults, family_of(plan.defaults.corpus), plan.course_arms, plan.header.seeds)
 
 
 def is_drawn(experiment: str) -> bool:
@@ -90,7 +90,7 @@ def state(experiment: str) -> str:
     if not pictures:
         return "missing"
     plan, reference = course_plan(experiment), refer(experiment)
-    if plan.board:
+    if plan.overview:
         return "stale" if table_problems(Measured(), experiment, found) else "measured"
     sources = {plots.read_mark(path).split(" ", 1)[-1].removesuffix(_tables(found)).strip() for path in pictures}
     good = {drawn_by(experiment)[1]} if plan.measure else {f"{reference.config()} {code}" for code in _codes(reference)}
@@ -123,7 +123,7 @@ def problems(measured: Measured) -> list[str]:
             found.append(f"the pictures of {experiment} are missing, though their data are there")
         for path in pictures:
             found += _mark_problem(path, _tables(tracked))
-        if course_plan(experiment).board:
+        if course_plan(experiment).overview:
             found += board_problems(measured, experiment, tracked)
     return found
 

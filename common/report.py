@@ -50,7 +50,7 @@ def _stair(reference: Reference, line: Line) -> list[list[str]]:
 def _is_a_stair(reference: Reference) -> bool:
     """Whether a line of the course stands in the staircase: not the many arms of a picture, unless the header names them."""
     plan = course_plan(reference.experiment)
-    return reference.arm in plan.lesson.stairs if plan.lesson.stairs else not plan.board
+    return reference.arm in plan.header.stairs if plan.header.stairs else not plan.overview
 
 
 def _as_csv(lines: list[list]) -> str:
@@ -90,7 +90,7 @@ def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None,
 
     tracked = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True) if path.exists() else None
     lines, problems = [], []
-    for reference in (r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).board):
+    for reference in (r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).overview):
         line = measured.line(reference)
         if line.state == "missing" and course_plan(reference.experiment).trains(reference.arm):
             lines.append([reference.experiment, reference.arm, *[""] * 7, "missing"])

@@ -20,7 +20,7 @@ import filelock
 
 from common import receipts
 from common.errors import UserError, command
-from common.header import read_lesson
+from common.header import read_header
 from common.lesson import ROOT, Reference, logs_folder, refer
 from common.metrics import PROTOCOL
 from common.statistics import interval, paired
@@ -257,7 +257,7 @@ def main() -> None:
     a, b = refer(sys.argv[2]), refer(sys.argv[3])
     if sys.argv[1] == "diff":
         print("\n".join(code_difference(ROOT / f"{a.experiment}.py", ROOT / f"{b.experiment}.py")))
-        print(f"\n{a}: {read_lesson(ROOT / f'{a.experiment}.py').title}\n{b}: {read_lesson(ROOT / f'{b.experiment}.py').title}\n")
+        print(f"\n{a}: {read_header(ROOT / f'{a.experiment}.py').title}\n{b}: {read_header(ROOT / f'{b.experiment}.py').title}\n")
     _compare(a, b)
 
 

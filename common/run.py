@@ -5,65 +5,37 @@ import gc
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from common import checkpoint, command_line, header, lesson, memory, receipts, record, results, runs, sampling, summary, threads
+from common import checkpoint, command_line, lesson, memory, receipts, record, results, runs, sampling, summary, threads
 from common.beside import Presence
-from common.data import Data, text_data
+from common.configuration import Reading
+from common.data import Data
 from common.errors import UserError, command
 from common.journal import Diverged, Journal, Stopped, finished
-from common.lesson import Plan
+from common.lesson import Plan, plan_of
 from common.overfit import overfit
-from common.settings import Options, Reading, Settings, parse
+from common.settings import Lesson, Options, Settings, parse
 from common.summary import Result
 from common.tokenizer import UnreachableError
-from common.train import train as train_with_adamw
-
-Arms = dict[str, Callable[[Settings, int], nn.Module]]
 
 
-def run(
-    model: Callable[[Settings, int], nn.Module] | Arms,
-    settings: Settings = Settings(),  # noqa: B008 (frozen)
-    *,
-    load: Callable[..., Data] = text_data,
-    train: Callable = train_with_adamw,
-    picture: Callable | None = None,
-    probe: Callable | None = None,
-    board: Callable | None = None,
-    measure: Callable | None = None,
-    presets: dict[str, dict] | None = None,
-    quick: dict | None = None,
-) -> None:
-    """Do what the command line asks for with `model` (or with each of several arms), and append every result to the results file.
-
-    model(settings, vocab_size) -> module from ids (B, T) to logits (B, T, V), or (B, V) where the data has one target per window.
-    load(settings, device, tokenizer) -> Data. train(module, data, settings, journal) trains in place. picture(module, data, folder)
-    draws what a script has to show and returns the paths of what it wrote. probe(module, x, y) -> {name: [value per layer]} is asked at
-    each point of the learning curve, always with the same batch. board([Result, ...], folder) draws one picture of all runs, of a script
-    whose arms make sense together only. measure(folder, quick) measures once what no training shows (speed, memory) and returns the paths
-    of the pictures it wrote. presets: {name: {setting: value}}. quick: {setting: value} of the smaller form, with "arms".
-    """
-    script = Path(sys._getframe(1).f_globals["__file__"]).resolve()
-    arms = model if isinstance(model, dict) else {"default": model}
-    plan = Plan(script, header.read_lesson(script), arms, settings, load, train, picture, probe, board, measure, presets or {}, quick or {})
-    if lesson.planning:
-        raise lesson.Planned(plan)
-    _main(plan)
+def run(lesson: Lesson) -> None:
+    """Do what the command line asks for with the lesson of the script that runs, and append every result to the results file."""
+    _main(plan_of(Path(sys.modules["__main__"].__file__).resolve(), lesson))
 
 
 @command
 def _main(plan: Plan) -> None:
     command_line.check_clone(plan.script, lesson.ROOT)
     gc.freeze()  # what was imported stays: without this, searching it for garbage takes a tenth of the time to the first step
-    idea, choice = plan.lesson.fields.get("Idea"), f"\n\nArms: {', '.join(plan.arms)}" if len(plan.arms) > 1 else ""
+    idea, choice = plan.header.fields.get("Idea"), f"\n\nArms: {', '.join(plan.arms)}" if len(plan.arms) > 1 else ""
     changed, small = plan.small()
-    s, options = parse(plan.defaults, f"{plan.lesson.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed)
+    s, options = parse(plan.defaults, f"{plan.header.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed)
     arms = command_line.chosen_arms(plan, options, small if options.quick else plan.course_arms)
     device = command_line.device(plan, options.device)
     threads.check(options.threads)
@@ -151,7 +123,7 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
                 row, model, folder = _run_one(plan, arm, seed, own, options, data, presence, number)
                 torch.set_num_threads(most)
                 found.append(Result.of(row, folder))
-                if model is not None and seed == options.seeds[0] and not plan.board:  # a map has too many
+                if model is not None and seed == options.seeds[0] and not plan.overview:  # a map has too many
                     name = "" if arm == "default" else f" of {arm}"
                     print(f"\nsample{name}, seed {seed}:\n{sampling.sample(model, data, own, seed, options.prompt or '')}")
                     paths += plan.picture(model, data, folder) if plan.picture and options.pictures else []
@@ -159,7 +131,7 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
         _tell_how_to_go_on(isinstance(stop, Stopped), bool(found))
         raise SystemExit(130) from None
     print(summary.table(plan, [r.row for r in found], s, data.corpus.family))
-    if plan.board and options.pictures:
+    if plan.overview and options.pictures:
         paths += _board(plan, found, runs.board_folder(plan, s, data.corpus.family, arms, options.seeds))
     elif options.pictures:
         paths += summary.curves(plan, found)
@@ -199,7 +171,7 @@ def _warn_of_a_short_text(s: Settings, data: Data) -> None:
 def _board(plan: Plan, found: list[Result], folder: Path) -> list[Path]:
     """The pictures of all runs together. What they cannot show, a fit that finds nothing for one, does not lose the rest of the output."""
     try:
-        return plan.board(found, folder)
+        return plan.overview(found, folder)
     except RuntimeError as error:
         print(f"the pictures could not be drawn: {error}")
         return []
@@ -237,7 +209,7 @@ def _run_one(
         others = runs.others(plan, arm, seed, s)
         print(f"no checkpoint with these settings and this code to go on from{others}; begins at step 0", flush=True)
     resume = options.resume
-    if plan.board and resume:
+    if plan.overview and resume:
         row, resume = _finished_cell(state, s, options.log, folder)
         if row:
             return row, None, folder

@@ -76,7 +76,7 @@ def board_name(plan: lesson.Plan, s: Settings, corpus: str, arms: list[str], see
 
 def measured_folder(plan: lesson.Plan) -> Path:
     """Where a script keeps what it measured besides training: one folder for each state of the code that is measured."""
-    return lesson.logs_folder() / "runs" / plan.experiment / f"measured-{fingerprint([plan.measure], plan.script, ())}"
+    return lesson.logs_folder() / "runs" / plan.experiment / f"measured-{fingerprint([plan.measure], ())}"
 
 
 def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:

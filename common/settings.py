@@ -2,24 +2,28 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import io
-import json
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from common.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from common.data import Data
+    from common.journal import Journal
+    from common.summary import Result
+    from common.tokenizer import Tokenizer
+
 FIRST = ("corpus", "steps", "batch_size", "block_size", "lr", "n_embd", "n_head", "n_layer", "dtype")  # there from the beginning
-INTRODUCED = {  # what each later setting was when it came: with that value, a line is what it was before there was the setting
-    "dropout": 0.0, "warm_up": 0, "cosine": False, "min_lr": 0.0, "beta2": 0.999, "weight_decay": 0.01, "decay_matrices": False,
-    "clip": 0.0, "tokenizer": "char", "seconds": 0.0, "n_kv_head": 0, "init_from": None, "keep_duplicates": False, "drop_leaked": False,
-}  # fmt: skip
 RECIPE = ("warm_up", "cosine", "min_lr", "beta2", "weight_decay", "decay_matrices", "clip")  # how common.train goes about it
 ARCHITECTURE = (
     "n_layer",
@@ -137,6 +141,35 @@ class Arm:
         return self.model(s, vocab_size)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a script teaches, ready to be run: `run(lesson)`. The course reads it by importing the script.
+
+    B batch, T time, V vocabulary. Only the first is needed; of the others a script has those that it is about.
+    """
+
+    model: "Callable[[Settings, int], nn.Module] | dict[str, Callable[[Settings, int], nn.Module]]"
+    """model(settings, vocab_size): from ids (B, T) to logits (B, T, V), or (B, V) where a window has one target. Or several arms."""
+    settings: Settings = Settings()
+    """The settings of the course's run; an `Arm` may have some of its own."""
+    load: "Callable[[Settings, str, Tokenizer | None], Data] | None" = None
+    """load(settings, device, tokenizer): the data, if they are not the running text of the course."""
+    train: "Callable[[nn.Module, Data, Settings, Journal], None] | None" = None
+    """train(model, data, settings, journal) trains in place, if not as common.train does."""
+    probe: "Callable[[nn.Module, Tensor, Tensor], dict[str, list[float]]] | None" = None
+    """probe(model, x, y): what to look at, by name and layer, at each point of the learning curve, always with the same batch."""
+    picture: "Callable[[nn.Module, Data, Path], list[Path]] | None" = None
+    """picture(model, data, folder): pictures of one run. The paths of what was written."""
+    overview: "Callable[[list[Result], Path], list[Path]] | None" = None
+    """overview(results, folder): pictures of all runs together, of a script whose arms make sense together only."""
+    measure: "Callable[[Path, bool], list[Path]] | None" = None
+    """measure(folder, quick): what no training shows (speed, memory), measured once. The paths of its pictures."""
+    presets: dict[str, dict] = field(default_factory=dict)
+    """{name: {setting: value}}: what --preset chooses from."""
+    quick: dict = field(default_factory=dict)
+    """{setting: value} of the smaller form, with "arms"."""
+
+
 def parse(
     defaults: Settings, description: str, arguments: list[str] | None = None, presets: dict | None = None, quick: dict | None = None
 ) -> tuple[Settings, Options]:
@@ -242,28 +275,3 @@ def flags(defaults: Settings, s: Settings) -> str:
     """The command-line flags that make `s` of `defaults`."""
     changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(defaults, f.name)}
     return " ".join(flag(k if v else f"no-{k}") if isinstance(v, bool) else f"{flag(k)} {shlex.quote(str(v))}" for k, v in changed.items())
-
-
-class Reading:
-    """Passes on the settings a model asks for and remembers which, so that a result lists only what mattered."""
-
-    def __init__(self, settings: Settings):
-        self._settings, self.names = settings, set()
-
-    def __getattr__(self, name: str):
-        value = getattr(self._settings, name)
-        self.names.add(name)
-        return value
-
-
-def config_hash(s: Settings, reads: set[str], corpus: str | None = None) -> str:
-    """12 hex digits that stand for the settings that mattered: the general ones and those the model reads.
-
-    A setting that came later is left out at the value it had then: adding a new one to the course leaves the rows of old runs valid,
-    and changing a default does not.
-    `corpus` overrides the name, where a run went on with another corpus than it was asked for.
-    """
-    values = dataclasses.asdict(s) | ({"corpus": corpus} if corpus else {})
-    kept = {k: v for k, v in values.items() if k in FIRST or v != INTRODUCED[k]}
-    kept = {k: v for k, v in kept.items() if k not in ARCHITECTURE or k in reads or k == "block_size"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]

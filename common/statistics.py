@@ -36,6 +36,12 @@ def interval(values) -> Interval:
     return Interval(mean, float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values)), len(values))
 
 
+def one_more(values) -> Interval:
+    """Where one more value of the same kind lies with 95 % confidence: Student's t, with the spread of a single value."""
+    found = interval(values)
+    return Interval(found.mean, found.half * math.sqrt(found.n + 1), found.n)
+
+
 def paired(rows, base, column: str = "test_bpc") -> Interval:
     """`rows` minus `base` in `column`, paired by seed. Raises UserError if they share no seed or were measured on different corpora."""
     both = rows.merge(base, on="seed", suffixes=("", "_base"))

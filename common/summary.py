@@ -37,7 +37,7 @@ def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
         lines.append(_line(name, [row for row in own if not row["diverged"]], len(own)))
     if len({row["tokenizer"] for row in rows}) > 1:
         lines.append("(accuracy and loss are per token: across tokenizers only bits per character can be compared)")
-    if plan.lesson.previous and not s.init_from and not plan.board:  # what starts from other weights has no predecessor
+    if plan.header.previous and not s.init_from and not plan.overview:  # what starts from other weights has no predecessor
         lines.append(_previous(plan, rows[0]["arm"], s, family))
     known = {label: _measured(refer(r).experiment, refer(r).arm, refer(r).settings(), family) for label, r in lesson.BASELINES.items()}
     floors = [f"{label} {sum(r['test_bpc'] for r in found) / len(found):.3f}" for label, found in known.items() if found]
@@ -58,10 +58,10 @@ def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]
 
 def _previous(plan: Plan, arm: str, s: Settings, family: str) -> str:
     """The predecessor with the same changes to its settings, or the command that would measure it."""
-    before = course_plan(plan.lesson.previous)
+    before = course_plan(plan.header.previous)
     if before.load is not plan.load:
         return f"{before.experiment:<36}  is measured on another kind of text"
-    arm = plan.lesson.previous_arm or (arm if arm in before.arms else next(iter(before.arms)))
+    arm = plan.header.previous_arm or (arm if arm in before.arms else next(iter(before.arms)))
     known = {f.name for f in dataclasses.fields(before.defaults)} - before.ignores(arm, before.defaults)
     changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(plan.defaults, f.name)}
     same = dataclasses.replace(before.defaults, **{name: value for name, value in changed.items() if name in known})

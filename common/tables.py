@@ -24,12 +24,12 @@ def spread(found: Interval, form: str = ".3f", sign: bool = False) -> str:
 
 def predecessor(reference: Reference) -> Reference | None:
     """What a line of the course is compared with: the same arm and flags of the script before, as far as it has them."""
-    own = course_plan(reference.experiment).lesson
+    own = course_plan(reference.experiment).header
     if own.previous is None:
         return None
     plan = course_plan(own.previous)
     arm = own.previous_arm or (reference.arm if reference.arm in plan.arms else next(iter(plan.arms)))
-    if reference.flags not in plan.lesson.variants:
+    if reference.flags not in plan.header.variants:
         return None
     return Reference(own.previous, arm, reference.flags)
 
@@ -92,7 +92,7 @@ def table(measured: Measured, what: str) -> str:
     lines: list[tuple[Reference, Reference | None]] = []
     for part in filter(None, (p.strip() for p in what.split(";"))):
         whole = [r for r in course_references(part) if not r.flags and (r.experiment == part or r.experiment.startswith(part + "/"))]
-        whole = [r for r in whole if r.experiment == part or not course_plan(r.experiment).board]  # those have a picture instead
+        whole = [r for r in whole if r.experiment == part or not course_plan(r.experiment).overview]  # those have a picture instead
         own, _, other = part.partition(" vs ")
         lines += [(r, refer(other) if other else None) for r in whole or [refer(own)]]
     per_token = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) <= 1

@@ -94,6 +94,7 @@ def text_file(tmp_path):
 def tracked(own_logs):
     """A copy of the tracked results and plots."""
     own_logs.mkdir()
-    shutil.copyfile(ROOT / "logs/results_All.csv", own_logs / "results_All.csv")
+    for name in ("results_All.csv", "receipts.csv"):
+        shutil.copyfile(ROOT / "logs" / name, own_logs / name)
     shutil.copytree(ROOT / "logs/plots", own_logs / "plots")
     return own_logs

@@ -36,7 +36,7 @@ def cells(path) -> list[dict]:
 
 def test_the_map_has_every_cell_the_issue_of_depth_needs():
     plan = course_plan(MAP)
-    assert len(plan.arms) == 4 * 2 * 6 and plan.lesson.seeds == [1, 2]
+    assert len(plan.arms) == 4 * 2 * 6 and plan.header.seeds == [1, 2]
     assert {plan.own(arm, plan.defaults).n_layer for arm in plan.arms} == {1, 2, 4, 8, 16, 32}
     assert {plan.own(arm, plan.defaults).warm_up for arm in plan.arms} == {0, 100}
     assert len({plan.config(arm, plan.defaults) for arm in plan.arms}) == 12  # depth and warm-up are settings; the wiring is the arm
@@ -119,7 +119,8 @@ def test_a_changed_cell_of_a_tracked_map_is_found(tmp_path, tracked):
         assert pictures.board_problems(Measured(), MAP, paths)[0].startswith(f"{path.name}: what it says of plain-1, seed 1")
         path.write_text("\n".join(line for line in text.splitlines() if "plain-4," not in line), encoding="utf-8")
         if path.stem.endswith("map"):
-            assert "lack plain-4, seed 1" in pictures.board_problems(Measured(), MAP, [path])[0]
+            assert "lack plain-4, seed 1" in pictures.table_problems(Measured(), MAP, [path])[0]
+            assert pictures.state(MAP) == "stale"
         path.write_text(text, encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from common import pictures, results
 from common.evidence import Measured
-from common.header import read_lesson
+from common.header import read_header
 from common.lesson import COURSE, ROOT, course_references, refer
 
 
@@ -23,7 +23,7 @@ def course(*arguments: str, **environment) -> subprocess.CompletedProcess:
 def test_list_has_every_script_in_order_with_its_title():
     lines = [line for line in course("list").stdout.splitlines() if ".py" in line]
     assert [line.split()[0].removesuffix(".py") for line in lines] == list(COURSE)
-    assert all(read_lesson(ROOT / f"{e}.py").title in line for e, line in zip(COURSE, lines, strict=True))
+    assert all(read_header(ROOT / f"{e}.py").title in line for e, line in zip(COURSE, lines, strict=True))
 
 
 @pytest.fixture

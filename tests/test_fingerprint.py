@@ -10,10 +10,11 @@ import sys
 import pytest
 
 from common import definitions, fingerprint, receipts, results
+from common.configuration import INTRODUCED, config_hash
 from common.definitions import ROOT, Place
 from common.errors import UserError
 from common.lesson import COURSE, course_plan, course_references, refer
-from common.settings import FIRST, INTRODUCED, NamesSettings, config_hash
+from common.settings import FIRST, NamesSettings
 from common.tools import prove as prover
 
 LINES = ("01_bigram/by_hand", "01_bigram/ngram:3", "01_bigram/names_mlp", "02_attention/positions", "05_residual_norm/depth_map:pre-LN-4",
@@ -41,7 +42,7 @@ def copy(tmp_path, monkeypatch):
             plan, arm = course_plan(refer(line).experiment), refer(line).arm
             with monkeypatch.context() as real:  # the objects are those of the project; their definitions stand in the copy too
                 real.setattr(fingerprint, "ROOT", ROOT)
-                described = [fingerprint.describe(thing, plan.script) for thing in (plan.arms[arm], plan.load, plan.train)]
+                described = [fingerprint.describe(thing) for thing in (plan.arms[arm], plan.load, plan.train)]
             places = {Place(folder / p.path.relative_to(ROOT), p.name) for own, _ in described for p in own}
             found[line] = sorted(fingerprint.reached(places | set(map(definitions.find, fingerprint.ROOTS))).values())
         return found

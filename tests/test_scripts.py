@@ -23,11 +23,11 @@ def test_every_script_of_a_numbered_folder_is_in_the_course():
 def test_script_runs_and_appends_a_valid_row(experiment, script):
     plan = lesson.course_plan(experiment)
     trains = plan.trains(next(iter(plan.arms)))
-    arms = [arm for arm in plan.arms if arm in plan.small()[1][::3]] if plan.board else plan.course_arms  # a map has many cells
+    arms = [arm for arm in plan.arms if arm in plan.small()[1][::3]] if plan.overview else plan.course_arms  # a map has many cells
     arms = ["char", "byte", "bpe-512", "bpe-512-context"] if experiment == "07_tokenizer_gqa/bpe" else arms
     flags = f"--corpus {'indian' if experiment in NAMES else 'pydoc'}{' --steps 3' if trains else ''}"
     flags += " --warm-up 0" if plan.defaults.warm_up else ""  # three steps leave no room for one
-    done = script(experiment, f"{flags} --arms {' '.join(arms)}" if plan.board else flags)
+    done = script(experiment, f"{flags} --arms {' '.join(arms)}" if plan.overview else flags)
     assert done.returncode == 0, done.stderr
     rows = results.read()
     assert list(rows.columns) == list(results.COLUMNS)
@@ -44,7 +44,9 @@ def test_script_runs_and_appends_a_valid_row(experiment, script):
         assert pd.isna(row.steps) == (not trains)
         assert row.code_hash == plan.code(row.arm)
     assert (
-        "test bpc" in done.stdout and str(results.results_path()) in done.stdout and ("picture" if plan.board else "sample") in done.stdout
+        "test bpc" in done.stdout
+        and str(results.results_path()) in done.stdout
+        and ("picture" if plan.overview else "sample") in done.stdout
     )
 
 

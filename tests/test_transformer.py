@@ -185,7 +185,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
     def board(results, folder):
         raise RuntimeError("no fit was found")
 
-    plan = dataclasses.replace(lesson.course_plan("06_transformer/sizes"), board=board)
+    plan = dataclasses.replace(lesson.course_plan("06_transformer/sizes"), overview=board)
     assert run._board(plan, [], tmp_path) == [] and "no fit was found" in capsys.readouterr().out
 
 
@@ -200,7 +200,7 @@ def test_the_pictures_of_all_sizes(tmp_path):
         n = params - (V + s.block_size) * s.n_embd
         row |= {"test_loss": 1.1 + 0.5 * (n / 1e5) ** -0.3, "diverged": False, "tokens_seen": 2867200}
         found.append(Result(row, [(0, math.nan, 4.2, 6.0), (350, 2.0, 2.1, 3.0), (700, 1.5, 1.6, 2.3)], []))
-    paths = plan.board(found, tmp_path)
+    paths = plan.overview(found, tmp_path)
     assert [path.name for path in paths] == ["law.png", "compute.png"] and all(path.exists() for path in paths)
     law = pd.read_csv(tmp_path / "law.csv")
     assert list(law.arm) == plan.course_arms and list(law.arm[~law.used]) == ["large", "xlarge"]

@@ -22,6 +22,7 @@ class MultiHeadAttention(nn.Module):
         size = s.n_embd // s.n_head
         self.qkv = nn.Linear(s.n_embd, (self.n_head + 2 * self.n_kv_head) * size, bias=False)
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)
+        self.projection.writes_to_stream = True
 
     def forward(self, x: Tensor, position: Position, cache: Cache | None = None) -> Tensor:
         """position: what is done to queries, keys and scores. cache: what this layer has seen before, if anything."""

@@ -13,3 +13,4 @@ class FeedForward(nn.Sequential):
         super().__init__(
             nn.Linear(s.n_embd, 4 * s.n_embd, bias=False), nn.GELU(), nn.Linear(4 * s.n_embd, s.n_embd, bias=False)
         )
+        self[-1].writes_to_stream = True

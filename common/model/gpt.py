@@ -29,8 +29,8 @@ class GPT(nn.Module):
     """Token ids (B, T) -> logits (B, T, V).
 
     s: n_layer, n_embd, dropout, and what the parts ask for. Each part is a class that is called with `s`, the head with the embedding
-    too; `norm` may be two of them, for what goes into attention and for what goes into the feed-forward part (and the head). A matrix
-    that writes to the stream is found by its name (`projection`, or the last of a sequence) and starts smaller than the others.
+    too; `norm` may be two of them, for what goes into attention and for what goes into the feed-forward part (and the head). The
+    linear layer of a part that writes to the stream says so (`writes_to_stream`): its weights start smaller than the others.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class GPT(nn.Module):
         self.blocks = nn.Sequential(*(Block(s, attention, feed_forward, norm1, norm2) for _ in range(s.n_layer)))
         self.norm = norm2(s)
         self.head = head(s, self.token)
-        for name, weight in self.named_parameters():
+        writing = [id(part.weight) for part in self.modules() if getattr(part, "writes_to_stream", False)]
+        for weight in self.parameters():
             if weight.ndim == 2:
-                writes = name.endswith(("projection.weight", "feed_forward.2.weight"))
-                nn.init.normal_(weight, std=0.02 / (2 * s.n_layer) ** 0.5 if writes else 0.02)
+                nn.init.normal_(weight, std=0.02 / (2 * s.n_layer) ** 0.5 if id(weight) in writing else 0.02)
 
     def forward(self, ids: Tensor, cache: list[Cache] | None = None) -> Tensor:
         """cache: what `new_cache` gave, if `ids` go on from those of earlier calls with it."""

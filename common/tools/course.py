@@ -6,6 +6,7 @@ From the command line:
     python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again] [--jobs N]
     python -m common.tools.course status
     python -m common.tools.course prove [STAGE ...]
+    python -m common.tools.course verify LINE [--seed N]
 """
 
 import sys
@@ -17,11 +18,12 @@ import tyro
 from common import pictures, results, threads
 from common.errors import UserError, command
 from common.evidence import Measured
-from common.lesson import COURSE, Reference, course_plan, course_references, find
+from common.lesson import COURSE, Reference, course_plan, course_references, find, refer
 from common.results import course_rows
 from common.settings import parse_as
 from common.tools.prove import prove
 from common.tools.side_by_side import Job, Pool, Task, gathers, plan_tasks, small
+from common.tools.verify import verify
 
 NOTES = {"measured": "", "stale": "measured with earlier code", "missing": "not measured yet"}
 
@@ -60,6 +62,16 @@ class Prove:
     """Stages or scripts (none named: the whole course)."""
 
 
+@dataclass(frozen=True)
+class Verify:
+    """Train one line again and compare with what is published: the same bits, or inside or outside the published spread."""
+
+    line: tyro.conf.Positional[str]
+    """A line of the course: `pre_ln`, `gqa:mqa`, or "gpt --preset yardstick"."""
+    seed: int = 1
+    """The seed to train."""
+
+
 def chosen(stages: tuple[str, ...]) -> list[Reference]:
     """The lines of the course that the named stages or scripts have. Raises UserError for a name that means none."""
     names = [*dict.fromkeys(e.split("/")[0] for e in COURSE), *COURSE]
@@ -71,7 +83,7 @@ def chosen(stages: tuple[str, ...]) -> list[Reference]:
 
 def own_seeds(reference: Reference) -> list[int]:
     """The seeds that the course runs a reference with."""
-    return course_plan(reference.experiment).lesson.seeds
+    return course_plan(reference.experiment).header.seeds
 
 
 def missing(jobs: list[Job]) -> list[Job]:
@@ -154,8 +166,8 @@ def show_list() -> None:
     for experiment in COURSE:
         plan = course_plan(experiment)
         arms = f"  [{', '.join(plan.arms)}]" if len(plan.arms) > 1 else ""
-        print(f"{experiment + '.py':<32} {plan.lesson.title}{arms}")
-        for flags in plan.lesson.variants[1:]:
+        print(f"{experiment + '.py':<32} {plan.header.title}{arms}")
+        for flags in plan.header.variants[1:]:
             print(f"{'':<32}   also with {flags}")
 
 
@@ -193,14 +205,21 @@ def main() -> None:
         | Annotated[List, tyro.conf.subcommand("list")]
         | Annotated[Status, tyro.conf.subcommand("status")]
         | Annotated[Prove, tyro.conf.subcommand("prove")]
+        | Annotated[Verify, tyro.conf.subcommand("verify")]
     )
     chosen_command = parse_as(kinds, sys.argv[1:], __doc__)
     if isinstance(chosen_command, Run):
         run(chosen_command)
     elif isinstance(chosen_command, List):
         show_list()
-    elif not (prove(chosen(chosen_command.stages)) if isinstance(chosen_command, Prove) else show_status()):
-        raise SystemExit(1)
+    else:
+        answers = {
+            Status: show_status,
+            Prove: lambda: prove(chosen(chosen_command.stages)),
+            Verify: lambda: verify(refer(chosen_command.line), chosen_command.seed),
+        }
+        if not answers[type(chosen_command)]():
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -51,14 +51,14 @@ def training(job: Job, again: bool, timed: set[Reference]) -> Task:
 def gathers(experiment: str) -> bool:
     """Whether a script has something to do when all its lines are trained: one picture of all runs, or measuring speed."""
     plan = course_plan(experiment)
-    return bool(plan.board or plan.measure)
+    return bool(plan.overview or plan.measure)
 
 
 def gathering(experiment: str, after: list[Job]) -> Task:
     """The command that draws or measures what a script gathers. What is trained already costs nothing."""
     plan = course_plan(experiment)
-    seeds = plan.lesson.seeds if plan.board else plan.lesson.seeds[:1]
-    flags = ["--seeds", *map(str, seeds), "--resume", *([] if plan.board else ["--arms", plan.course_arms[0]])]
+    seeds = plan.header.seeds if plan.overview else plan.header.seeds[:1]
+    flags = ["--seeds", *map(str, seeds), "--resume", *([] if plan.overview else ["--arms", plan.course_arms[0]])]
     what = "measuring" if plan.measure else "picture"
     return Task(f"{experiment}, {what}", [sys.executable, str(plan.script), *flags], [], bool(plan.measure), after)
 
@@ -67,8 +67,8 @@ def small(reference: Reference) -> Task:
     """The command of the smaller form, seed 1; of a script with one picture of all its arms, all of them."""
     plan = course_plan(reference.experiment)
     flags = ["--seeds", "1", "--quick", *shlex.split(reference.flags)]
-    flags += [] if plan.board else ["--arms", reference.arm]
-    name = reference.experiment if plan.board else str(reference)
+    flags += [] if plan.overview else ["--arms", reference.arm]
+    name = reference.experiment if plan.overview else str(reference)
     return Task(f"{name} seed 1", [sys.executable, str(plan.script), *flags], [(reference, 1)])
 
 
@@ -104,8 +104,8 @@ def plan_tasks(jobs: list[Job], draw: list[str], again: bool) -> list[Task]:
     wanted = list(jobs)
     for experiment in draw:
         plan = course_plan(experiment)
-        if plan.board:
-            cells = [(r, seed) for r in course_references(experiment) if not r.flags for seed in plan.lesson.seeds]
+        if plan.overview:
+            cells = [(r, seed) for r in course_references(experiment) if not r.flags for seed in plan.header.seeds]
             wanted += [job for job in cells if job not in jobs and not _is_trained(job)]
     found = [training(job, again, timed) for job in wanted]
     for experiment in draw:

@@ -1,0 +1,70 @@
+"""Any reader's check of any claim: train one line of the course again and compare it with what is published.
+
+On the same kind of machine the same bits come out; on another the score lies inside the spread of the published seeds, or it does
+not, and then something is wrong. `python -m common.tools.course verify LINE [--seed N]`.
+"""
+
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common import results, threads
+from common.errors import UserError
+from common.evidence import Measured
+from common.lesson import Reference, course_plan
+from common.statistics import one_more
+from common.tools.side_by_side import gathers
+
+COMPARED = ("train_loss", "val_loss", "test_loss", "test_accuracy", "test_bpc")
+
+
+def verify(reference: Reference, seed: int) -> bool:
+    """Train a line again and say what came out. True if it is the same, or inside the published spread."""
+    line = Measured().line(reference)
+    published = line.rows[line.rows.seed == seed]
+    if not len(published):
+        seeds = ", ".join(map(str, line.rows.seed)) or "none"
+        raise UserError(f"{reference} has no published row of seed {seed}; published seeds: {seeds}")
+    row = published.iloc[0]
+    found = _train(reference, seed, row)
+    if found.diverged or row.diverged:
+        same = bool(found.diverged) == bool(row.diverged)
+        print(f"{reference} seed {seed}: {'diverged, as published' if same else 'diverged in one of the two only'}")
+        return same
+    print(f"{reference} seed {seed}: test bpc {found.test_bpc!r}, published {row.test_bpc!r}")
+    if all(getattr(found, name) == row[name] for name in COMPARED):
+        print("the same bits")
+        return True
+    print(f"not the same bits; published with torch {row.torch_version} and {_threads(row)},")
+    print(f"here with torch {found.torch_version} and {_threads(found)}")
+    spread = one_more(line.rows.test_bpc)
+    if math.isnan(spread.half):
+        print("one published seed only: its spread is not known")
+        return False
+    inside = abs(found.test_bpc - spread.mean) <= spread.half
+    where = "inside" if inside else "outside"
+    print(f"{where} of what {spread.n} published seeds let one more be, with 95 % confidence: {spread.mean:.4f} ± {spread.half:.4f}")
+    return inside
+
+
+def _threads(row) -> str:
+    return "threads not noted" if math.isnan(row.threads) else f"{row.threads:.0f} threads"
+
+
+def _train(reference: Reference, seed: int, row):
+    """The row of the run, made in a folder of its own: nothing is added to the results."""
+    flags = [*reference.flags.split(), "--arms", reference.arm] if reference.arm != "default" else reference.flags.split()
+    flags += ["--no-pictures"] if gathers(reference.experiment) else []
+    if not math.isnan(row.threads) and row.threads <= threads.limit():
+        flags += ["--threads", f"{row.threads:.0f}"]
+    elif math.isnan(row.threads):
+        flags += ["--threads", str(threads.limit())]  # before it was noted, runs had every core
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(course_plan(reference.experiment).script), "--seeds", str(seed), *flags]
+        done = subprocess.run(command, env=os.environ | {"GPT_STAIRCASE_LOGS": folder}, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+        if done.returncode:
+            raise UserError(f"{' '.join(command[1:])} ended with exit code {done.returncode}; mend that first")
+        return next(results.read(Path(folder) / "results_All.csv").itertuples())
