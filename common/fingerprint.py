@@ -58,9 +58,8 @@ def describe(thing: object) -> tuple[list[Place], str]:
     """
     if isinstance(thing, functools.partial):
         parts = [describe(part) for part in (thing.func, *thing.args, *thing.keywords.values())]
-        return [
-            place for places, _ in parts for place in places
-        ], f"partial({', '.join(text for _, text in parts)}; {list(thing.keywords)})"
+        words = f"partial({', '.join(text for _, text in parts)}; {list(thing.keywords)})"
+        return [place for places, _ in parts for place in places], words
     if hasattr(thing, "model") and hasattr(thing, "settings"):  # an Arm: its settings are among the line's
         return describe(thing.model)
     if isinstance(thing, list | tuple):
@@ -78,9 +77,7 @@ def describe(thing: object) -> tuple[list[Place], str]:
 
 
 def _file_of(thing: object) -> Path:
-    code = getattr(thing, "__code__", None)
-    if code is not None:
-        return Path(code.co_filename).resolve()
+    """The file of the module that defines a class or function; a decorated one too says where it was written."""
     return Path(getattr(sys.modules.get(thing.__module__), "__file__", None) or "/").resolve()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-PROTOCOL = 1  # raised by hand when data, loop or metric change their meaning: rows of another protocol are never compared
+PROTOCOL = 1  # a column of the results; what changes the meaning of a row is now seen by its fingerprint
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,17 @@ def test_what_an_arm_is_made_of_counts():
     assert len({course_plan("01_bigram/ngram").code(order) for order in "123456"}) == 6
 
 
+def test_a_decorated_function_is_followed_to_where_it_was_written():
+    """Measuring without gradients is still the script's measuring: a change of it, or of what it decodes with, is seen."""
+    found = {}
+    for experiment in ("07_tokenizer_gqa/kv_cache", "07_tokenizer_gqa/gqa"):
+        places, _ = fingerprint.describe(course_plan(experiment).measure)
+        assert {place.path.relative_to(ROOT).as_posix() for place in places} == {f"{experiment}.py"}
+        found[experiment] = fingerprint.reached(places)
+    assert "common/sampling.py:generate." in found["07_tokenizer_gqa/gqa"]
+    assert "07_tokenizer_gqa/kv_cache.py:greedy." in found["07_tokenizer_gqa/kv_cache"]
+
+
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 

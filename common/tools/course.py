@@ -192,7 +192,8 @@ def show_status() -> bool:
         print(f"{len(lines)} lines to run, {len(lacking)} runs, about {clock(seconds)} one after the other:", end=" ")
         print("python -m common.tools.course run")
     elif undrawn:
-        print(f"every line is measured; {len(undrawn)} scripts have to draw: python -m common.tools.course run {' '.join(undrawn)} --again")
+        again = "" if all(map(gathers, undrawn)) else " --again"
+        print(f"every line is measured; {len(undrawn)} have to draw: python -m common.tools.course run {' '.join(undrawn)}{again}")
     else:
         print("complete")
     return not lacking and not undrawn
