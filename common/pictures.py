@@ -80,10 +80,11 @@ def _tables(found: list[Path]) -> str:
     return hashlib.sha256(tables.encode()).hexdigest()[:12] if tables else ""
 
 
-def state(experiment: str) -> str:
+def state(experiment: str, measured: Measured | None = None) -> str:
     """measured: the tracked pictures show what the present code computes; stale: what earlier code did; missing: there are none yet.
 
-    A picture of all runs shows what the rows say that are good now; of another the mark tells what drew it.
+    A picture of all runs shows what the rows say that are good now; of another the mark tells what drew it. measured: the rows, if
+    they are at hand.
     """
     found = _tracked(experiment)
     pictures = [path.with_suffix(".png") for path in found if path.with_suffix(".png").exists()]
@@ -91,7 +92,7 @@ def state(experiment: str) -> str:
         return "missing"
     plan, reference = course_plan(experiment), refer(experiment)
     if plan.overview:
-        return "stale" if table_problems(Measured(), experiment, found) else "measured"
+        return "stale" if table_problems(measured or Measured(), experiment, found) else "measured"
     sources = {plots.read_mark(path).split(" ", 1)[-1].removesuffix(_tables(found)).strip() for path in pictures}
     good = {drawn_by(experiment)[1]} if plan.measure else {f"{reference.config()} {code}" for code in _codes(reference)}
     return "measured" if sources <= good else "stale"

@@ -23,7 +23,7 @@ from common.tables import number, spread, table
 # ---- data files ------------------------------------------------------------------------------------------------------
 
 
-def data_table(name: str) -> str:
+def data_table(measured: Measured, name: str) -> str:
     """A Markdown table of a data file, numbers to three digits."""
     try:
         lines = data_lines(name)
@@ -32,13 +32,13 @@ def data_table(name: str) -> str:
     header = [column.replace("_", " ") for column in lines[0]]
     shown = [[_cell(value) for value in line.values()] for line in lines]
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *shown))
-    return text + (f"\n{FOOTNOTE}\n" if data_mark(name) else "")
+    return text + (f"\n{FOOTNOTE}\n" if data_mark(measured, name) else "")
 
 
-def data_mark(name: str) -> str:
+def data_mark(measured: Measured, name: str) -> str:
     """The dagger, where the data file was made by earlier code."""
     experiment = pictures.owner(name)
-    return DAGGER if experiment and pictures.state(experiment) == "stale" else ""
+    return DAGGER if experiment and pictures.state(experiment, measured) == "stale" else ""
 
 
 def _cell(value: str) -> str:
@@ -48,11 +48,11 @@ def _cell(value: str) -> str:
         return value
 
 
-def picture(name: str, shows: str) -> str:
+def picture(measured: Measured, name: str, shows: str) -> str:
     """A picture of logs/plots with what a reader who cannot see it should know; a line in its place where it is not drawn yet."""
     if not (plots.folder() / f"{name}.png").exists():
         return f"_{shows}: not measured yet_\n"
-    old = f"\n{FOOTNOTE}\n" if data_mark(name) else ""
+    old = f"\n{FOOTNOTE}\n" if data_mark(measured, name) else ""
     return f"![{shows}](logs/plots/{name}.png)\n{old}"
 
 
@@ -79,7 +79,7 @@ def figure(measured: Measured, expression: str) -> str:
     if kind == "minutes":
         return minutes(measured, parts[0])
     if kind in ("cell", "cells"):
-        return _data_figure(kind, parts)
+        return _data_figure(measured, kind, parts)
     if kind in ("value", "spread"):
         return _own_figure(kind, measured.line(refer(parts[0])), *parts[1:])
     return _paired_figure(kind, measured.line(refer(parts[0])), measured.line(refer(parts[1])), *parts[2:])
@@ -104,7 +104,7 @@ def timed_lines(text: str) -> set[Reference]:
     return found
 
 
-def _data_figure(kind: str, parts: list[str]) -> str:
+def _data_figure(measured: Measured, kind: str, parts: list[str]) -> str:
     """A number of a data file, or the ratio of two."""
     try:
         if kind == "cell":
@@ -115,7 +115,7 @@ def _data_figure(kind: str, parts: list[str]) -> str:
             found = cell(file, line, column) / cell(file, other, column)
     except NotDrawnError:
         return NOT_YET
-    return number(found, *form) + data_mark(file)
+    return number(found, *form) + data_mark(measured, file)
 
 
 def _own_figure(kind: str, line: Line, column: str, form: str = ".3f") -> str:
@@ -171,8 +171,8 @@ def render(text: str, measured: Measured) -> Rendered:
 
     makers = {
         r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)": lambda what: table(measured, what),
-        r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": data_table,
-        r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": picture,
+        r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": lambda name: data_table(measured, name),
+        r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(measured, name, shows),
         r"(<!--=(.*?)-->).*?(<!--/-->)": lambda expression: figure(measured, expression),
     }
     text, torn = off_line_starts(text)
