@@ -64,7 +64,7 @@ class Measured:
 def stale_rows(reference: Reference, seeds: set[int], rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of these seeds with the settings of a line and the newest earlier code that has them all; empty if none has."""
     same = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm) & rows.seed.isin(seeds)]
-    current = receipts.codes(reference.experiment, reference.arm, reference.code)
+    current = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
     same = same[(same.config_hash == reference.config()) & ~same.code_hash.isin(current)]
     for code in reversed(list(dict.fromkeys(same.code_hash))):
         found = results.matching(reference.experiment, reference.arm, reference.config(), [code], same)

@@ -179,10 +179,10 @@ class Journal:
             ("tokenizer", "vocabulary"),
             ("seed", "seed"),
         ):
-            equal = (
-                receipts.codes(self.state["experiment"], self.state["arm"], self.state[key]) if key == "code_hash" else (self.state[key],)
-            )
-            if saved.state.get(key) not in equal:
+            good = [self.state[key]]
+            if key == "code_hash":
+                good = receipts.codes(*(self.state[name] for name in ("experiment", "arm", "config_hash", "code_hash")))
+            if saved.state.get(key) not in good:
                 raise UserError(f"cannot resume {self.folder}: its {what} changed since; run once without --resume")
         checkpoint.restore_training(saved, self.model, self.optimizer)
         self.state = saved.state | {key: self.state[key] for key in ("threads", "code_hash")}  # threads may be given by hand

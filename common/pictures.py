@@ -59,7 +59,7 @@ def _outdated(experiment: str, folder: Path) -> bool:
 
 
 def _codes(reference: Reference) -> frozenset[str]:
-    return receipts.codes(reference.experiment, reference.arm, reference.code)
+    return receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
 
 
 def paths(experiment: str) -> list[tuple[Path, Path]]:

@@ -1,6 +1,7 @@
 """logs/receipts.csv: which code was proved to compute, bit for bit, what earlier code computed, so that rows of the earlier stay valid.
 
-A line says that for an arm of a script `new_code` does what `old_code` did. `python -m common.tools.prove` appends them.
+A line says that for an arm of a script, with the settings of one configuration, `new_code` does what `old_code` did.
+`python -m common.tools.course prove` appends them.
 """
 
 import csv
@@ -54,9 +55,9 @@ def append(receipt: dict, path: Path | None = None) -> None:
             file.write(text.getvalue())
 
 
-def codes(experiment: str, arm: str, code: str) -> frozenset[str]:
-    """The codes whose rows are as good as those of `code`, by the receipts that are there."""
-    return equal_codes(experiment, arm, code, _known(receipts_path(), _changed(receipts_path())))
+def codes(experiment: str, arm: str, config: str, code: str) -> frozenset[str]:
+    """The codes whose rows with this configuration are as good as those of `code`, by the receipts that are there."""
+    return equal_codes((experiment, arm, config), code, _known(receipts_path(), _changed(receipts_path())))
 
 
 def _changed(path: Path) -> float:
@@ -69,9 +70,12 @@ def _known(path: Path, changed: float) -> list[dict[str, str]]:
     return read(path)
 
 
-def equal_codes(experiment: str, arm: str, code: str, known: list[dict[str, str]]) -> frozenset[str]:
-    """The codes whose rows are as good as those of `code`: itself, and what receipts lead to it from, directly or not."""
-    own = [(r["old_code"], r["new_code"]) for r in known if (r["experiment"], r["arm"]) == (experiment, arm)]
+def equal_codes(line: tuple[str, str, str], code: str, known: list[dict[str, str]]) -> frozenset[str]:
+    """The codes whose rows are as good as those of `code`: itself, and what receipts lead to it from, directly or not.
+
+    line: experiment, arm and configuration.
+    """
+    own = [(r["old_code"], r["new_code"]) for r in known if (r["experiment"], r["arm"], r["config_hash"]) == line]
     found, before = {code}, set()
     while found != before:
         before = set(found)

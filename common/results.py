@@ -172,7 +172,7 @@ def logged(run: dict, path: Path | None = None) -> dict | None:
     rows = read(path)
     for name in ("experiment", "arm", "seed", "config_hash", "corpus", "protocol"):
         rows = rows[rows[name].astype(str) == str(run.get(name, PROTOCOL))]
-    rows = rows[rows.code_hash.isin(receipts.codes(run["experiment"], run["arm"], run["code_hash"]))]
+    rows = rows[rows.code_hash.isin(receipts.codes(run["experiment"], run["arm"], run["config_hash"], run["code_hash"]))]
     return rows.iloc[0].to_dict() if len(rows) else None
 
 
@@ -187,7 +187,7 @@ def matching(experiment: str, arm: str, config: str, codes, rows=None):
 
 def course_rows(reference: Reference, rows=None):
     """The rows the course uses for a reference: those with its settings, of the code as it is now or proved equal to it."""
-    codes = receipts.codes(reference.experiment, reference.arm, reference.code)
+    codes = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
     return matching(reference.experiment, reference.arm, reference.config(), codes, rows)
 
 

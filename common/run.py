@@ -74,7 +74,7 @@ def _initial(s: Settings, seed: int) -> Path:
     reference = lesson.refer(s.init_from)
     path = runs.find_run(lesson.course_plan(reference.experiment), reference.arm, seed, reference.settings()) / checkpoint.NAME
     state = checkpoint.read_state(path)
-    if state["code_hash"] not in receipts.codes(reference.experiment, reference.arm, reference.code):
+    if state["code_hash"] not in receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code):
         raise UserError(
             f"--init-from {s.init_from}: {path.parent} was trained by another version of {reference.experiment}.py; train again"
         )

@@ -50,7 +50,7 @@ def run_folder(experiment: str, arm: str, seed: int, config: str, code: str) -> 
     """Where the checkpoint of a run is kept. A run of other code than the one whose checkpoint is there has a folder of its own."""
     folder = lesson.logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
     own = folder.with_name(f"{folder.name}-{code}")
-    return own if own.exists() or _code_in(folder) not in (None, *receipts.codes(experiment, arm, code)) else folder
+    return own if own.exists() or _code_in(folder) not in (None, *receipts.codes(experiment, arm, config, code)) else folder
 
 
 def _code_in(folder: Path) -> str | None:
@@ -94,7 +94,7 @@ def find_run(plan: lesson.Plan, arm: str, seed: int, s: Settings) -> Path:
             f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these settings{others(plan, arm, seed, s)}; "
             f"train it first: {command}"
         )
-    codes = receipts.codes(plan.experiment, arm, plan.code(arm))
+    codes = receipts.codes(plan.experiment, arm, config, plan.code(arm))
     return max(found, key=lambda folder: (_code_in(folder) in codes, (folder / checkpoint.NAME).stat().st_mtime))
 
 
@@ -125,7 +125,8 @@ def load_run(folder: Path, device: str = "cpu") -> Run:
     if script.parent.parent != lesson.ROOT or not script.is_file():
         raise UserError(f"{folder} names the script {experiment!r}, which is not in this project; only runs of its own scripts are loaded")
     plan, arm = lesson.plan(script), str(saved.state.get("arm"))
-    if arm not in plan.arms or saved.state.get("code_hash") not in receipts.codes(experiment, arm, plan.code(arm)):
+    config = str(saved.state.get("config_hash"))
+    if arm not in plan.arms or saved.state.get("code_hash") not in receipts.codes(experiment, arm, config, plan.code(arm)):
         raise UserError(f"{folder} was trained by another version of {experiment}.py, or of the code it uses; train again")
     s = type(plan.defaults)(**saved.state["settings"])
     tokenizer = from_state(saved.state["tokenizer"])

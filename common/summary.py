@@ -50,7 +50,8 @@ def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]
     """Rows of an experiment with these settings on this corpus; none if it was never run so, or the results cannot be read."""
     plan = course_plan(experiment)
     try:
-        found = results.matching(experiment, arm, plan.config(arm, s, family), receipts.codes(experiment, arm, plan.code(arm)))
+        config = plan.config(arm, s, family)
+        found = results.matching(experiment, arm, config, receipts.codes(experiment, arm, config, plan.code(arm)))
     except UserError:
         return []
     return found[found.diverged == False].to_dict("records")  # noqa: E712 (a column)

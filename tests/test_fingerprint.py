@@ -194,16 +194,18 @@ def test_the_whole_course_takes_little_time():
 
 
 def receipt(old: str, new: str, **other) -> dict:
-    values = {"experiment": "02_attention/bigram", "arm": "default", "old_code": old, "new_code": new}
+    values = {"experiment": "02_attention/bigram", "arm": "default", "config_hash": "s", "old_code": old, "new_code": new}
     return dict.fromkeys(receipts.COLUMNS, "x") | values | other
 
 
 def test_receipts_lead_from_code_to_code(own_logs):
-    for one in (receipt("a", "b"), receipt("b", "c"), receipt("x", "c", arm="other"), receipt("y", "c", experiment="02_attention/average")):
+    others = (receipt("x", "c", arm="other"), receipt("y", "c", experiment="02_attention/average"), receipt("z", "c", config_hash="t"))
+    for one in (receipt("a", "b"), receipt("b", "c"), *others):
         receipts.append(one)
-    assert receipts.codes("02_attention/bigram", "default", "c") == {"a", "b", "c"}
-    assert receipts.codes("02_attention/bigram", "default", "a") == {"a"}  # not backwards: what came later may be more
-    assert receipts.codes("02_attention/bigram", "other", "c") == {"x", "c"}
+    assert receipts.codes("02_attention/bigram", "default", "s", "c") == {"a", "b", "c"}
+    assert receipts.codes("02_attention/bigram", "default", "s", "a") == {"a"}  # not backwards: what came later may be more
+    assert receipts.codes("02_attention/bigram", "other", "s", "c") == {"x", "c"}
+    assert receipts.codes("02_attention/bigram", "default", "t", "c") == {"z", "c"}  # what was proved with other settings is not proved
 
 
 def test_rows_curves_and_checkpoints_of_proved_code_are_good(script, own_logs):
@@ -217,7 +219,7 @@ def test_rows_curves_and_checkpoints_of_proved_code_are_good(script, own_logs):
     results.results_path().write_text(results.results_path().read_text(encoding="utf-8").replace(code, "0" * 12), encoding="utf-8")
     with pytest.raises(UserError, match="another version"):
         runs.load_run(path.parent)
-    receipts.append(receipt("0" * 12, code))
+    receipts.append(receipt("0" * 12, code, config_hash=results.read().config_hash[0]))
     assert runs.load_run(path.parent)
     again = script("02_attention/bigram", "--corpus pydoc --steps 4 --resume")
     assert again.returncode == 0 and "begins at step 0" not in again.stdout and len(results.read()) == 1

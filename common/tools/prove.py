@@ -58,7 +58,8 @@ def claims(references: list[Reference]) -> list[Claim]:
         if line.state == "stale":
             code, commit = str(line.rows.code_hash.iloc[-1]), str(line.rows.git_commit.iloc[-1])
             for receipt in known:  # in order: the last one that goes on from there
-                if (receipt["experiment"], receipt["arm"], receipt["old_code"]) == (reference.experiment, reference.arm, code):
+                line_of = tuple(receipt[name] for name in ("experiment", "arm", "config_hash", "old_code"))
+                if line_of == (reference.experiment, reference.arm, reference.config(), code):
                     code, commit = receipt["new_code"], receipt["new_commit"]
             found.append(Claim(reference, code, commit))
     return found

@@ -85,7 +85,9 @@ def _saved(job: Job) -> dict:
         state = checkpoint.load(path).state
     except UserError:
         return {}
-    return state if state.get("code_hash") in receipts.codes(reference.experiment, reference.arm, reference.code) else {}
+    return (
+        state if state.get("code_hash") in receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code) else {}
+    )
 
 
 def _is_trained(job: Job) -> bool:
