@@ -47,11 +47,13 @@ class Presence:
     def others(self) -> list[Path]:
         """The notes of the other processes that are running. Those of processes that were killed are removed."""
         found = []
-        for path in self.path.parent.glob(f"{socket.gethostname()}-*[!~]"):
-            process = int(path.name.removeprefix(f"{socket.gethostname()}-").partition("-")[0])
-            if psutil.pid_exists(process) and path != self.path:
+        for path in self.path.parent.glob("*-*-*"):
+            host, process, _ = path.name.rsplit("-", 2)
+            if path == self.path or path.name.endswith("~") or host != socket.gethostname() or not process.isdigit():
+                continue  # of this process, or of another machine that has the same home
+            if psutil.pid_exists(int(process)):
                 found.append(path)
-            elif path != self.path:
+            else:
                 path.unlink(missing_ok=True)
                 _met(path).unlink(missing_ok=True)
         return found

@@ -139,8 +139,8 @@ class Normal(ast.NodeTransformer):
         return ast.Name(self.imports.get(node.id) or source(self.path).imports.get(node.id, node.id), node.ctx)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        dotted = self._dotted(node)
-        meant = find(dotted) if dotted else None
+        module = find(self._dotted(node.value) or "")
+        meant = look_up(module, node.attr) if isinstance(module, Path) else None
         if isinstance(meant, Place):
             self.places.add(meant)
             return ast.Name(meant.name, node.ctx)
@@ -184,14 +184,17 @@ class Normal(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         printed = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name) and node.value.func.id == "print"
         if printed or isinstance(node.value, ast.Constant):  # a docstring, or a string in its place
-            return ast.Pass()
+            return None
         return self.generic_visit(node)
 
-    def visit_Import(self, node: ast.Import) -> ast.AST:
-        return ast.Pass()
+    def visit_Pass(self, node: ast.Pass) -> None:
+        return None
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
-        return ast.Pass()
+    def visit_Import(self, node: ast.Import) -> None:
+        return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        return None
 
 
 def _locals(function: ast.FunctionDef) -> dict[str, str]:
@@ -225,7 +228,7 @@ def _unit(path: Path, statements: list[ast.stmt], local: dict[str, str]) -> Unit
                 imports |= _imported(node)
     normal = Normal(path, imports, {name: new for name, new in local.items() if name not in imports})
     made = [normal.visit(copy.deepcopy(statement)) for statement in statements]
-    text = repr(canonical([node for node in made if not isinstance(node, ast.Pass)]))
+    text = repr(canonical([node for node in made if node is not None]))
     return Unit(hashlib.sha256(text.encode()).hexdigest(), normal.places, normal.attributes)
 
 

@@ -67,7 +67,8 @@ def stale_rows(reference: Reference, seeds: set[int], rows: pd.DataFrame) -> pd.
     current = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
     same = same[(same.config_hash == reference.config()) & ~same.code_hash.isin(current)]
     for code in reversed(list(dict.fromkeys(same.code_hash))):
-        found = results.matching(reference.experiment, reference.arm, reference.config(), [code], same)
+        codes = receipts.codes(reference.experiment, reference.arm, reference.config(), code)
+        found = results.matching(reference.experiment, reference.arm, reference.config(), codes, same)
         if set(found.seed) == seeds:
             return found
     return rows.iloc[:0]

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.definitions import ROOT, Place, Unit, find, units
+from common.definitions import ROOT, Place, Unit, find, source, units
+from common.errors import UserError
 
 UNSEEN = (  # what settings say is hashed with their values, what an error says is no result, and a checksum says which text it is
     "common/settings.py",
@@ -20,7 +21,14 @@ UNSEEN = (  # what settings say is hashed with their values, what an error says 
     "common/corpora.py:download",
     "common/corpora.py:cache_folder",
 )
-ALWAYS = ("forward", "loss", "accuracy", "bpc", "perplexity")  # called by the library, or asked of a score when a row is written
+ALWAYS = (
+    "forward",
+    "reset_parameters",
+    "loss",
+    "accuracy",
+    "bpc",
+    "perplexity",
+)  # by the library; of a score
 ROOTS = ("common.lesson.build_model", "common.metrics.score", "common.record.measure")  # reached by every line
 
 
@@ -72,6 +80,8 @@ def describe(thing: object) -> tuple[list[Place], str]:
     if not path.is_relative_to(ROOT) or getattr(builtins, name, None) is thing:
         return [], f"{thing.__module__}.{name}"
     top = name.split(".")[0]
+    if top not in source(path).definitions:
+        raise UserError(f"{name} of {path.name} is not defined at the top of the file; define it there, or use functools.partial")
     inside = [describe(cell.cell_contents) for cell in getattr(thing, "__closure__", None) or ()]
     return [Place(path, top), *(place for places, _ in inside for place in places)], f"{name}({', '.join(text for _, text in inside)})"
 

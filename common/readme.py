@@ -165,7 +165,7 @@ def render(text: str, measured: Measured) -> Rendered:
     def remade(make, match: re.Match) -> str:
         try:
             return f"{match[1]}{make(*match.groups()[1:-1])}{match[match.lastindex]}"
-        except UserError as error:
+        except (UserError, ValueError, TypeError, ZeroDivisionError) as error:  # a format that fits no number, say
             problems.append(f"{match[1].strip()}: {error}")
             return match[0]
 

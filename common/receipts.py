@@ -29,8 +29,11 @@ def read(path: Path | None = None) -> list[dict[str, str]]:
     path = path or receipts_path()
     if not path.exists() or not path.stat().st_size:
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}); git checkout {path} restores what was committed") from None
     if tuple(lines[0]) != COLUMNS:
         raise UserError(
             f"{path} is not a file of receipts (its first line is {','.join(lines[0])[:60]!r}); restore it: git checkout {path}"
@@ -50,6 +53,8 @@ def append(receipt: dict, path: Path | None = None) -> None:
         writer = csv.writer(text, lineterminator="\n")
         if not read(path) and not (path.exists() and path.stat().st_size):
             writer.writerow(COLUMNS)
+        elif not path.read_bytes().endswith(b"\n"):
+            text.write("\n")
         writer.writerow([receipt[name] for name in COLUMNS])
         with path.open("a", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())

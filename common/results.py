@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import filelock
@@ -154,10 +155,16 @@ def read(path: Path | None = None):
     header = _header(path)
     if header is None:
         return pd.DataFrame(columns=list(COLUMNS))
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, line in enumerate(csv.reader(file), start=1):
-            if len(line) != len(header):
-                raise UserError(f"{path}, line {number} has {len(line)} cells instead of {len(header)}; remove that line")
+    number = 0
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for number, line in enumerate(csv.reader(file), start=1):
+                if len(line) != len(header):
+                    raise UserError(f"{path}, line {number} has {len(line)} cells instead of {len(header)}; remove that line")
+                if number > 1 and not line[header.index("seed")].isdigit():
+                    raise UserError(f"{path}, line {number} has {line[header.index('seed')]!r} for a seed; remove that line")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged after line {number} ({error}); git checkout {path} restores what was committed") from None
     rows = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str, "git_commit": str})
     return rows.reindex(columns=[*header, *(name for name in COLUMNS if name not in header)])
 
@@ -234,8 +241,12 @@ def code_difference(a: Path, b: Path) -> list[str]:
     return list(difflib.unified_diff(*bodies, *names, lineterm=""))
 
 
+@cache
 def git_commit() -> str:
-    """The short hash of the commit, with a + when the course's code was changed since; empty outside a repository."""
+    """The short hash of the commit, with a + when the course's code was changed since; empty outside a repository.
+
+    Asked once: a run names the commit of the code that it began with.
+    """
     try:
         ask = {"cwd": ROOT, "capture_output": True, "text": True, "check": True, "timeout": 10}
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **ask).stdout.strip()

@@ -54,6 +54,7 @@ def _main(plan: Plan) -> None:
     elif options.check:
         overfit(plan, arms, s, lambda own: _load_data(plan, own, device, options))
     else:
+        results.git_commit()
         with Presence() as presence:
             _train(plan, arms, s, options, device, presence)
 
@@ -242,7 +243,8 @@ def _finished_cell(state: dict, s: Settings, log: bool, folder: Path) -> tuple[d
     """The row of a cell that is finished; for one that is not, whether its checkpoint can be gone on from or is outdated."""
     path = folder / checkpoint.NAME
     saved = checkpoint.load(path).state if path.exists() else {}
-    if any(saved.get(key) != state[key] for key in ("config_hash", "code_hash", "corpus", "seed")):
+    good = receipts.codes(*(state[key] for key in ("experiment", "arm", "config_hash", "code_hash")))
+    if saved.get("code_hash") not in good or any(saved.get(key) != state[key] for key in ("config_hash", "corpus", "seed")):
         return None, False
     row = results.logged(state) if log else None
     return row if row and (row["diverged"] or finished(saved, s.steps, s.seconds)) else None, True

@@ -130,6 +130,7 @@ def test_the_smaller_form_of_a_map_is_one_command():
 
 
 def test_pictures_that_are_drawn_already_are_not_drawn_again(tracked, monkeypatch):
+    monkeypatch.setattr(pictures, "state", lambda _: "measured")
     assert course.to_draw([], [MAP, "02_attention/bigram"], False) == []
     assert course.to_draw([], [MAP], True) == [MAP] == course.to_draw([(refer(f"{MAP}:plain-1"), 1)], [MAP], False)
     monkeypatch.setattr(pictures, "state", lambda _: "stale")

@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-SCORED = 16_384  # tokens of a split whose scores are compared
+SCORED = 8_192  # tokens of a split whose scores are compared
 
 
 class Watch:
@@ -51,10 +51,16 @@ class Watch:
 
 
 class Beginning:
-    """The first batches of a split, as it cuts them."""
+    """The first batches of a split, as it cuts them; its end, `tail`, is cut the same way."""
 
     def __init__(self, split):
         self.split, self.characters = split, split.characters
+
+    def __len__(self):
+        return len(self.split)
+
+    def tail(self, tokens):
+        return Beginning(self.split.tail(tokens))
 
     def in_order(self):
         seen = 0
@@ -115,7 +121,7 @@ def texts(data) -> str:
 
 def prove(line: dict, loaded: dict) -> dict:
     """The facts of one line, in the order in which they come about."""
-    from common import lesson, metrics
+    from common import lesson
 
     plan = lesson.course_plan(line["experiment"])
     s = plan.settings(line["flags"])
@@ -128,19 +134,62 @@ def prove(line: dict, loaded: dict) -> dict:
         loaded.clear()
         loaded[key] = plan.load(s, "cpu", None)
     data = loaded[key]
-    torch.manual_seed(1)
-    model = plan.arms[line["arm"]](s, data.tokenizer.vocab_size)
+    model = build(lesson, plan.arms[line["arm"]], s, data.tokenizer.vocab_size)
 
-    def score(trained) -> str:
-        found = [metrics.score(trained, Beginning(split)) for split in (data.test, data.validation)]
-        return repr([(f.nats.hex(), f.tokens, f.correct, f.loss, f.bpc, f.accuracy) for f in found])
-
-    watch = Watch(s, score)
-    before = [["data", texts(data)], ["untrained weights", weights(model)], ["batches", batches(data, watch.total)]]
+    watch = Watch(s, lambda trained: scores(trained, data))
+    before = [
+        ["data", texts(data)],
+        ["tokens that are scored", in_order(data)],
+        ["untrained weights", weights(model)],
+        ["batches", batches(data, watch.total)],
+    ]
     plan.train(model, Batches(data.with_seed(1), watch), s, watch)
     if not watch.found:  # nothing is trained
-        watch.found = [["fitted", weights(model)], ["scores", score(model)]]
-    return {"facts": before + watch.found, "steps": len(watch.real)}
+        watch.found = [["fitted", weights(model)], ["scores", scores(model, data)]]
+    code = lesson.Reference(line["experiment"], line["arm"], line["flags"]).code
+    return {"facts": before + watch.found, "steps": len(watch.real), "code": code}
+
+
+def build(lesson, arm, s, vocab_size: int):
+    """The untrained model of seed 1, as the version builds it."""
+    if hasattr(lesson, "build_model"):
+        return lesson.build_model(arm, s, vocab_size, 1)
+    torch.manual_seed(1)
+    return arm(s, vocab_size)
+
+
+class Short:
+    """The data of a run with splits that take little time to score."""
+
+    def __init__(self, data):
+        self.train, self.validation, self.test = (Beginning(split) for split in (data.train, data.validation, data.test))
+        self.device = data.device
+
+
+def scores(model, data) -> str:
+    """What the version measures at the end of a run; those that had no module for it scored the same three parts of the text."""
+    from common import metrics
+
+    short = Short(data)
+    try:
+        from common.record import measure
+    except ImportError:
+        parts = {"train": short.train.tail(len(short.validation)), "validation": short.validation, "test": short.test}
+        found = {name: metrics.score(model, part, "cpu") for name, part in parts.items()}
+    else:
+        found = measure(model, short, False)
+    return repr([(name, f.nats.hex(), f.tokens, f.correct, f.loss, f.bpc, f.accuracy) for name, f in sorted(found.items())])
+
+
+def in_order(data) -> str:
+    """A digest of every token that is scored, and of what stands before it, in each split and at the end of the training text."""
+    found = []
+    for split in (data.validation, data.test, data.train.tail(len(data.validation))):
+        pairs = list(split.in_order())
+        for side in (0, 1):
+            tokens = torch.cat([pair[side].flatten() for pair in pairs])
+            found.append((len(tokens), hashlib.sha256(tokens.contiguous().numpy().tobytes()).hexdigest()))
+    return digest(repr(found))
 
 
 def batches(data, total: int) -> str:

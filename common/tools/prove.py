@@ -55,8 +55,8 @@ def claims(references: list[Reference]) -> list[Claim]:
     found = []
     for reference in references:
         line = measured.line(reference)
-        if line.state == "stale":
-            code, commit = str(line.rows.code_hash.iloc[-1]), str(line.rows.git_commit.iloc[-1])
+        made = {(str(row.code_hash), str(row.git_commit)) for row in line.rows.itertuples()} if line.state == "stale" else set()
+        for code, commit in sorted(made):
             for receipt in known:  # in order: the last one that goes on from there
                 line_of = tuple(receipt[name] for name in ("experiment", "arm", "config_hash", "old_code"))
                 if line_of == (reference.experiment, reference.arm, reference.config(), code):
@@ -109,6 +109,10 @@ def _compare(commit: str, own: list[Claim]) -> Iterator[Verdict]:
                     side = f"the code of {commit}" if "error" in a else "the present code"
                     yield Verdict(claim, False, f"not proved: {side} cannot be run here: {a.get('error') or b['error']}")
                     continue
+                wrong = _other_code(claim, a["code"], b["code"])
+                if wrong:
+                    yield Verdict(claim, False, f"not proved: {wrong}")
+                    continue
                 different = next((x[0] for x, y in zip(a["facts"], b["facts"], strict=False) if x != y), None)
                 if different is None and len(a["facts"]) != len(b["facts"]):
                     different = "the number of steps"
@@ -118,6 +122,13 @@ def _compare(commit: str, own: list[Claim]) -> Iterator[Verdict]:
     except UserError as error:
         for claim in own:
             yield Verdict(claim, False, f"not proved: {error}")
+
+
+def _other_code(claim: Claim, old: str, new: str) -> str:
+    """Why the two versions are not those that a receipt would name; empty if they are."""
+    if old != claim.old_code:
+        return f"the code of commit {claim.commit} is not what its rows were made with ({old}, not {claim.old_code})"
+    return "the present code changed while it was compared" if new != claim.reference.code else ""
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from common import results, threads
 from common.errors import UserError
 from common.evidence import Measured
-from common.lesson import Reference, course_plan
+from common.lesson import Reference, course_plan, refer
 from common.statistics import one_more
 from common.tools.side_by_side import gathers
 
@@ -34,6 +34,8 @@ def verify(reference: Reference, seed: int) -> bool:
         same = bool(found.diverged) == bool(row.diverged)
         print(f"{reference} seed {seed}: {'diverged, as published' if same else 'diverged in one of the two only'}")
         return same
+    if found.corpus != row.corpus:
+        raise UserError(f"{reference} was published on {row.corpus}, and only {found.corpus} is here; nothing can be compared")
     print(f"{reference} seed {seed}: test bpc {found.test_bpc!r}, published {row.test_bpc!r}")
     if all(getattr(found, name) == row[name] for name in COMPARED):
         print("the same bits")
@@ -62,9 +64,18 @@ def _train(reference: Reference, seed: int, row):
         flags += ["--threads", f"{row.threads:.0f}"]
     elif math.isnan(row.threads):
         flags += ["--threads", str(threads.limit())]  # before it was noted, runs had every core
+    start = reference.settings().init_from
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(course_plan(reference.experiment).script), "--seeds", str(seed), *flags]
-        done = subprocess.run(command, env=os.environ | {"GPT_STAIRCASE_LOGS": folder}, stdout=subprocess.PIPE, text=True, encoding="utf-8")
-        if done.returncode:
-            raise UserError(f"{' '.join(command[1:])} ended with exit code {done.returncode}; mend that first")
-        return next(results.read(Path(folder) / "results_All.csv").itertuples())
+        if start and not Path(start).is_dir():  # what it starts from is trained first
+            base = refer(start)
+            _run([str(course_plan(base.experiment).script), "--seeds", str(seed), *base.flags.split()], folder)
+        _run([str(course_plan(reference.experiment).script), "--seeds", str(seed), *flags], folder)
+        return list(results.read(Path(folder) / "results_All.csv").itertuples())[-1]
+
+
+def _run(command: list[str], logs: str) -> None:
+    """Run a script with a logs folder of its own. Raises UserError if it fails."""
+    environment = os.environ | {"GPT_STAIRCASE_LOGS": logs}
+    done = subprocess.run([sys.executable, *command], env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} ended with exit code {done.returncode}; mend that first")
