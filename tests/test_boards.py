@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from common import boards, checkpoint, lesson, memory, pictures, results, runs
+from common import boards, checkpoint, lesson, memory, pictures, receipts, results, runs
 from common.data import text_data
 from common.errors import UserError
 from common.evidence import Measured
@@ -100,6 +100,19 @@ def test_a_map_goes_on_after_its_script_was_edited(script, own_logs, text_file):
             assert checkpoint.load(path).state["code_hash"] == "older"
             shutil.rmtree(own.parent)
     assert len(results.read()) == 1
+
+
+def test_a_cell_of_code_that_was_proved_equal_is_not_trained_again(script, own_logs, text_file):
+    flags = f"--corpus {text_file} --arms post-LN-warm-up-1 --steps 6 --batch-size 2"
+    assert script(MAP, flags).returncode == 0
+    path, row = next(own_logs.glob("runs/**/checkpoint.safetensors")), results.read().iloc[0]
+    saved = checkpoint.load(path)
+    safetensors.torch.save_file(saved.tensors, path, metadata={"state": json.dumps(saved.state | {"code_hash": "older"})})
+    names = {"experiment": MAP, "arm": row.arm, "config_hash": row.config_hash, "old_code": "older", "new_code": row.code_hash}
+    receipts.append(dict.fromkeys(receipts.COLUMNS, "x") | names)
+    before = path.stat().st_mtime_ns
+    done = script(MAP, f"{flags} --resume")
+    assert done.returncode == 0 and path.stat().st_mtime_ns == before and len(results.read()) == 1
 
 
 def test_a_diverged_cell_is_marked(tmp_path):

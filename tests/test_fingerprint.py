@@ -190,6 +190,14 @@ def test_the_whole_course_takes_little_time():
     assert time.perf_counter() - start < 3
 
 
+NAMELESS = [lambda s, v: None]
+
+
+def test_an_arm_without_a_name_is_told_so():
+    with pytest.raises(UserError, match="is not defined at the top of the file; define it there, or use functools.partial"):
+        fingerprint.fingerprint([NAMELESS[0]])
+
+
 # ---- receipts --------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +236,12 @@ def test_rows_curves_and_checkpoints_of_proved_code_are_good(script, own_logs):
 def test_a_broken_file_of_receipts_is_one_line(own_logs):
     receipts.append(receipt("a", "b"))
     whole = receipts.receipts_path().read_text(encoding="utf-8")
+    receipts.receipts_path().write_text(whole.rstrip("\n"), encoding="utf-8")  # no line break at its end
+    receipts.append(receipt("b", "c"))
+    assert len(receipts.read()) == 2
+    receipts.receipts_path().write_bytes(whole.encode() + b"\xff\n")
+    with pytest.raises(UserError, match="is damaged"):
+        receipts.read()
     for text, said in ((whole + "half a line\n", "line 3 has 1 cells"), ("date,code\n1,2\n", "is not a file of receipts")):
         receipts.receipts_path().write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=said):
@@ -302,6 +316,14 @@ def test_a_refactoring_keeps_its_rows_and_a_changed_bit_does_not(history):
     broken = prove()
     assert broken.returncode == 1 and "not proved: the present code cannot be run here: NameError" in broken.stdout, broken.stdout
     assert len((folder / "logs/receipts.csv").read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_a_row_that_names_another_commit_than_its_code_is_not_proved():
+    """Somebody committed while it was trained, say: what is compared then is not what the row was made with."""
+    claim = prover.Claim(refer("bigram"), "old", "abc1234")
+    assert "is not what its rows were made with (other, not old)" in prover._other_code(claim, "other", refer("bigram").code)
+    assert prover._other_code(claim, "old", "changed") == "the present code changed while it was compared"
+    assert prover._other_code(claim, "old", refer("bigram").code) == ""
 
 
 @pytest.mark.parametrize(

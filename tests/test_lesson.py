@@ -126,6 +126,10 @@ def test_the_same_bits_inside_and_outside(published, capsys):
     for seed in (1, 2, 3):
         change(seed, 1.0)
     assert not published(2) and "outside of what 3 published" in capsys.readouterr().out
+    text = results.results_path().read_text(encoding="utf-8")
+    results.results_path().write_text(text.replace(results.read().corpus[0], "another-text"), encoding="utf-8")
+    with pytest.raises(UserError, match="was published on another-text, and only pydoc-.* is here; nothing can be compared"):
+        published(2)
     with pytest.raises(UserError, match="no published row of seed 9; published seeds: 1, 2, 3"):
         published(9)
     assert len(results.read()) == 3, "nothing is added"

@@ -127,6 +127,15 @@ def test_a_file_that_lacks_a_column_of_the_first_version_is_refused(own_logs):
     assert results.results_path().read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize(("damage", "said"), [(b"\xff\xfe", "is damaged after line"), (b"x", "has 'x' for a seed; remove that line")])
+def test_a_damaged_row_is_one_line(damage, said, own_logs):
+    append(row(seed=7777777))
+    path = results.results_path()
+    path.write_bytes(path.read_bytes().replace(b"7777777", damage))
+    with pytest.raises(UserError, match=said):
+        read()
+
+
 def test_a_row_that_was_cut_off_survives_new_columns(own_logs):
     append(row())
     rewrite(lambda line, _: line[: len(results.FIRST_COLUMNS)])

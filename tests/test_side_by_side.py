@@ -186,3 +186,17 @@ def test_a_row_says_whether_it_ran_alone_and_with_how_many_threads(script):
         other.wait()
     rows = results.read()
     assert rows.alone.tolist() == [True, False] and rows.threads.tolist() == [1, 1]
+
+
+def test_notes_of_other_machines_and_orphans_are_no_trouble(own_notes):
+    """Two machines may share a home, and the name of one may begin like that of the other."""
+    import socket
+
+    own_notes.mkdir()
+    host = socket.gethostname()
+    for name in (f"{host}-a-123-ab", "other-1-cd", f"{host}-1x-ef", "strange"):
+        (own_notes / name).touch()
+    with Presence() as presence:
+        presence.begin()
+        assert presence.alone() is True
+    assert len(list(own_notes.iterdir())) == 4

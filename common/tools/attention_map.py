@@ -104,7 +104,6 @@ def main() -> None:
         raise UserError('name a run folder or an experiment: python -m common.tools.attention_map pre_ln --prompt "What is"')
     folder = locate(a.run)
     run = load_run(folder)
-    print(f"{run.plan.experiment}, seed {run.state['seed']}: {progress(run.state)} on {run.state['corpus']}", file=sys.stderr)
     ids = (
         torch.from_numpy(run.tokenizer.encode(a.prompt or "ab"))
         if a.prompt or "/names_" in run.plan.experiment
@@ -123,6 +122,7 @@ def main() -> None:
         plots.attention_grid(layers, symbols, title, path)
     except OSError as error:
         raise UserError(f"--out {str(path)!r} cannot be written: {error.strerror}") from None
+    print(f"{run.plan.experiment}, seed {run.state['seed']}: {progress(run.state)} on {run.state['corpus']}", file=sys.stderr)
     print(f"{'layer':>5}{'head':>6}{'on itself':>11}{'on the one before':>19}{'tokens looked at':>18}")
     for layer, weights in enumerate(layers, start=1):
         for head, (own, before, spread) in enumerate(habits(weights), start=1):
