@@ -36,7 +36,7 @@ def verify(reference: Reference, seed: int) -> bool:
         return same
     if found.corpus != row.corpus:
         raise UserError(f"{reference} was published on {row.corpus}, and only {found.corpus} is here; nothing can be compared")
-    print(f"{reference} seed {seed}: test bpc {found.test_bpc!r}, published {row.test_bpc!r}")
+    print(f"{reference} seed {seed}: test bpc {float(found.test_bpc)!r}, published {float(row.test_bpc)!r}")
     if all(getattr(found, name) == row[name] for name in COMPARED):
         print("the same bits")
         return True
