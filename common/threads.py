@@ -73,7 +73,7 @@ def settle(name: str, model: nn.Module, data: Data, steps: int, given: int | Non
     """
     if data.device != "cpu":
         return None
-    kept = checkpoint.load(begun).state.get("threads") if begun and begun.exists() else None
+    kept = checkpoint.read_state(begun).get("threads") if begun and begun.exists() else None
     trains = any(True for _ in model.parameters())
     if given:
         choice = Choice(given, "as given")

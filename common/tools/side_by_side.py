@@ -82,12 +82,11 @@ def _saved(job: Job) -> dict:
     reference, seed = job
     path = run_folder(reference.experiment, reference.arm, seed, reference.config(), reference.code) / checkpoint.NAME
     try:
-        state = checkpoint.load(path).state
+        state = checkpoint.read_state(path)
     except UserError:
         return {}
-    return (
-        state if state.get("code_hash") in receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code) else {}
-    )
+    good = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
+    return state if state.get("code_hash") in good else {}
 
 
 def _is_trained(job: Job) -> bool:
