@@ -148,6 +148,30 @@ def curves(found: list[tuple], labels: tuple[str, str], title: str, path: Path) 
     return path.with_suffix(".png")
 
 
+def scored(found: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
+    """Draw (arm, seed, x, what, value), scores of `logs/extra.csv` that one run has at several x: thick the mean of the seeds.
+
+    x is logarithmic. Returns the picture's path.
+    """
+    write_table(path, ["arm", "seed", "x", "what", "value"], found)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
+        for colour, marker, arm in zip(COLOURS, "osD^vPX*", dict.fromkeys(point[0] for point in found), strict=False):
+            own = [point for point in found if point[0] == arm]
+            for seed in dict.fromkeys(point[1] for point in own):
+                axes.plot(*zip(*[(p[2], p[4]) for p in own if p[1] == seed], strict=True), color=colour, lw=0.8, alpha=0.5)
+            at = sorted({point[2] for point in own})
+            means = [sum(values) / len(values) for values in ([p[4] for p in own if p[2] == x] for x in at)]
+            axes.plot(at, means, f"{marker}-", ms=5, lw=2, color=colour, label=arm)
+        ticks = sorted({point[2] for point in found})
+        axes.set(xscale="log", title=title, xlabel=labels[0], ylabel=labels[1])
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+        axes.legend(fontsize=8)
+        save(figure, path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
 def scaling(found: list[tuple], header: tuple[str, str, str, str], labels: tuple[str, str], title: str, path: Path) -> Path:
     """Draw (panel, series, x, y) as a line for each series, a panel beside the other, x logarithmic. Returns the picture's path.
 

@@ -40,6 +40,10 @@ def check_settings(plan: Plan, arm: str, s: Settings) -> None:
     kv_heads = own.n_kv_head if "n_kv_head" in plan.reads(arm, plan.defaults) else 0
     if kv_heads and own.n_head % kv_heads:
         raise UserError(f"--n-head {own.n_head} is not divisible by {kv_heads} heads of keys and values; each is shared by equally many")
+    try:
+        plan.reads(arm, s)
+    except ValueError as error:  # so a part says that it cannot be built with such settings
+        raise UserError(str(error)) from None
     if s.init_from and s.tokenizer != plan.defaults.tokenizer:
         raise UserError("--tokenizer does nothing with --init-from, which brings the tokenizer of that run; leave one of them out")
     given = {argument.partition("=")[0].strip("-").replace("-", "_") for argument in sys.argv[1:] if argument.startswith("--")}

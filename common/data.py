@@ -49,6 +49,10 @@ class TextSplit:
         if len(rest) > 1:
             yield rest[None, :-1], rest[None, 1:]
 
+    def in_windows(self, block_size: int) -> "TextSplit":
+        """The same tokens in windows of another length, as many tokens at a time."""
+        return TextSplit(self.tokens, self.characters, block_size, max(1, self.rows * self.block_size // block_size))
+
     def head(self, tokens: int) -> "TextSplit":
         """The first `tokens` tokens; its characters are in proportion, exact where a token is a character."""
         return TextSplit(self.tokens[: tokens + 1], round(self.characters * tokens / len(self)), self.block_size, self.rows)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from common import receipts, results
+from common import extra, receipts, results
 from common.errors import UserError
 from common.lesson import Reference, course_plan, course_references
 from common.results import course_rows
@@ -38,7 +38,7 @@ class Measured:
     """The lines of the course, each looked up once."""
 
     def __init__(self):
-        self.all, self._lines = results.read(), {}
+        self.all, self.scores, self._lines = results.read(), extra.read(), {}
 
     def line(self, reference: Reference) -> Line:
         """The rows of a line and their state."""
@@ -49,6 +49,23 @@ class Measured:
     def rows(self, reference: Reference) -> pd.DataFrame:
         """The rows of a line: of the present code, else of earlier code, else none."""
         return self.line(reference).rows
+
+    def score(self, reference: Reference, what: str) -> Line:
+        """A line of the course with, as its rows, its values (column `value`) of a score that is no column of the results.
+
+        Raises UserError for a script that gives no scores of its own, and for a name that none of its scores has.
+        """
+        if not course_plan(reference.experiment).scores:
+            raise UserError(f"{reference.experiment} gives no scores of its own; mend the name")
+        found, current = extra.course_scores(reference, self.scores)
+        named = set(self.scores[self.scores.experiment == reference.experiment].what)
+        if named and what not in named:
+            raise UserError(f"{reference.experiment} gives no score {what!r}; it gives {', '.join(sorted(named))}")
+        own = found[found.what == what]
+        wanted = set(course_plan(reference.experiment).header.seeds)
+        own = own[own.seed.isin(wanted)].sort_values("seed")
+        whole = set(own.seed) == wanted
+        return Line(own if whole else own.iloc[:0], "missing" if not whole else "measured" if current else "stale", tuple(own.seed))
 
     def _look_up(self, reference: Reference) -> Line:
         wanted = set(course_plan(reference.experiment).header.seeds)

@@ -114,8 +114,12 @@ class Journal:
             self.state |= {"step": self.total, "seconds": seconds}
             self._save()
 
-    def keep_scores(self, scores: dict) -> None:
-        """Save what the finished model scored with it, so that whoever uses the checkpoint tells its scores and no other run's."""
+    def keep_scores(self, scores: dict, further: dict[str, float]) -> None:
+        """Save what the finished model scored with it, so that whoever uses the checkpoint tells its scores and no other run's.
+
+        further: the script's own scores, by name.
+        """
+        self.state["further"] = further
         self.state["scores"] = {split: {"loss": found.loss, "bpc": found.bpc} for split, found in scores.items()}
         self._save()
 

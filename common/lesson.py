@@ -53,6 +53,11 @@ COURSE = (
     "07_tokenizer_gqa/weight_tying",
     "07_tokenizer_gqa/kv_cache",
     "07_tokenizer_gqa/gqa",
+    "08_micro_arch/ffn_width",
+    "08_micro_arch/norm",
+    "08_micro_arch/activation",
+    "08_micro_arch/position",
+    "08_micro_arch/qk_norm",
 )
 
 BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage
@@ -93,6 +98,7 @@ class Plan:
     measure: Callable | None = None
     presets: dict = field(default_factory=dict)
     quick: dict = field(default_factory=dict)
+    scores: Callable | None = None
 
     @property
     def experiment(self) -> str:
@@ -144,6 +150,11 @@ class Plan:
         """The fingerprint of all that decides what a run of this arm computes, apart from settings and seed."""
         return fingerprint([self.arms[arm], self.load, self.train])
 
+    @property
+    def scores_code(self) -> str:
+        """The fingerprint of the script's own scores, apart from the run that they are of."""
+        return fingerprint([self.scores], ())
+
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
         own = self.own(arm, s)
         return config_hash(replace(own, tokenizer=identity(own.tokenizer)), self.reads(arm, s), corpus)
@@ -172,7 +183,7 @@ def plan_of(script: Path, lesson: Lesson | None) -> Plan:
     arms = lesson.model if isinstance(lesson.model, dict) else {"default": lesson.model}
     return Plan(
         script, header, arms, lesson.settings, lesson.load or text_data, lesson.train or train, lesson.picture, lesson.probe,
-        lesson.overview, lesson.measure, lesson.presets, lesson.quick,
+        lesson.overview, lesson.measure, lesson.presets, lesson.quick, lesson.scores,
     )  # fmt: skip
 
 

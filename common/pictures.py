@@ -139,7 +139,7 @@ def _mark_problem(path: Path, tables: str) -> list[str]:
 def board_problems(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
     """Where a picture of all runs shows what no row ever said. One that shows what earlier code computed says so on the page."""
     known = measured.all[measured.all.experiment == experiment]
-    return _unknown_cells(known, tables)
+    return _unknown_cells(known, tables) + _unknown_scores(measured, experiment, tables)
 
 
 def table_problems(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
@@ -155,7 +155,21 @@ def table_problems(measured: Measured, experiment: str, tables: list[Path]) -> l
     lacking = [
         f"the pictures of {experiment} lack {row.arm}, seed {row.seed}" for row in rows.itertuples() if (row.arm, row.seed) not in seen
     ]
-    return _unknown_cells(rows, tables) + lacking[:1]
+    return _unknown_cells(rows, tables) + _unknown_scores(measured, experiment, tables) + lacking[:1]
+
+
+def _unknown_scores(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
+    """One line for each table with a score (columns `what` and `value`) that `logs/extra.csv` does not have for the script."""
+    import pandas as pd
+
+    own = measured.scores[measured.scores.experiment == experiment]
+    known, found = set(own[["arm", "seed", "what", "value"]].itertuples(index=False, name=None)), []
+    for path in tables:
+        drawn = pd.read_csv(path, dtype={"arm": str})
+        if {"what", "value"} <= set(drawn.columns):
+            wrong = [line for line in drawn[["arm", "seed", "what", "value"]].itertuples(index=False, name=None) if line not in known]
+            found += [f"{path.name}: {what} of {arm}, seed {seed} is not what the scores say" for arm, seed, what, _ in wrong[:1]]
+    return found
 
 
 def _unknown_cells(rows, tables: list[Path]) -> list[str]:

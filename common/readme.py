@@ -1,7 +1,8 @@
 """The generated parts of README.md: tables, figures in sentences, and the pictures.
 
 A block between `<!-- table: A; B vs C -->` and `<!-- end -->` is the table of these references (an experiment, a stage, or an
-experiment with flags; each compared with its predecessor, or with the one after `vs`), one between `<!-- data: NAME -->` and
+experiment with flags; each compared with its predecessor, or with the one after `vs`), one between `<!-- scores: A; B | NAME; NAME -->`
+and `<!-- end -->` has scores of these references that are no column of the results, one between `<!-- data: NAME -->` and
 `<!-- end -->` shows what is in the file `logs/plots/NAME.csv`, and `<!-- picture: NAME | what it shows -->` has the picture
 `logs/plots/NAME.png`. A figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`.
 What is not measured yet says so, and what earlier code measured has a dagger.
@@ -18,7 +19,7 @@ from common.lesson import Reference, course_references, refer
 from common.pictures import NotDrawnError, cell, data_lines
 from common.results import TIMES, timed
 from common.statistics import interval, paired
-from common.tables import number, spread, table
+from common.tables import number, score_table, spread, table
 
 # ---- data files ------------------------------------------------------------------------------------------------------
 
@@ -62,6 +63,7 @@ FIGURES = {
     "value": "A, column, format", "spread": "A, column, format", "difference": "A, B, column, format",
     "ratio": "A, B, column, format", "verdict": "A, B", "cell": "file, line, column, format",
     "cells": "file, line, other line, column, format", "coverage": "", "minutes": "stage or script",
+    "score": "A, name, format",
 }  # fmt: skip
 
 
@@ -80,6 +82,9 @@ def figure(measured: Measured, expression: str) -> str:
         return minutes(measured, parts[0])
     if kind in ("cell", "cells"):
         return _data_figure(measured, kind, parts)
+    if kind == "score":
+        line = measured.score(refer(parts[0]), parts[1])
+        return spread(interval(line.rows.value), *parts[2:]) + line.mark if len(line.rows) else NOT_YET
     if kind in ("value", "spread"):
         return _own_figure(kind, measured.line(refer(parts[0])), *parts[1:])
     return _paired_figure(kind, measured.line(refer(parts[0])), measured.line(refer(parts[1])), *parts[2:])
@@ -171,6 +176,7 @@ def render(text: str, measured: Measured) -> Rendered:
 
     makers = {
         r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)": lambda what: table(measured, what),
+        r"(<!-- scores: (.*?) \| (.*?) -->\n).*?(<!-- end -->)": lambda what, names: score_table(measured, what, names),
         r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": lambda name: data_table(measured, name),
         r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(measured, name, shows),
         r"(<!--=(.*?)-->).*?(<!--/-->)": lambda expression: figure(measured, expression),

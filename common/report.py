@@ -50,7 +50,7 @@ def _stair(reference: Reference, line: Line) -> list[list[str]]:
 def _is_a_stair(reference: Reference) -> bool:
     """Whether a line of the course stands in the staircase: not the many arms of a picture, unless the header names them."""
     plan = course_plan(reference.experiment)
-    return reference.arm in plan.header.stairs if plan.header.stairs else not plan.overview
+    return reference.arm in plan.header.stairs if "Stairs" in plan.header.fields else not plan.overview
 
 
 def _as_csv(lines: list[list]) -> str:

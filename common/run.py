@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import checkpoint, command_line, lesson, memory, receipts, record, results, runs, sampling, summary, threads
+from common import checkpoint, command_line, extra, lesson, memory, receipts, record, results, runs, sampling, summary, threads
 from common.beside import Presence
 from common.configuration import Reading
 from common.data import Data
@@ -55,6 +55,9 @@ def _main(plan: Plan) -> None:
         overfit(plan, arms, s, lambda own: _load_data(plan, own, device, options))
     else:
         results.git_commit()
+        if options.log:
+            results.check_writable()
+            extra.check_writable()
         with Presence() as presence:
             _train(plan, arms, s, options, device, presence)
 
@@ -99,8 +102,6 @@ def _start_from(path: Path, model: nn.Module) -> None:
 
 def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: str, presence: Presence) -> None:
     most = torch.get_num_threads()
-    if options.log:
-        results.check_writable()
     found: list[Result] = []
     data, loaded, paths, folder = None, None, [], None
     total = len(arms) * len(options.seeds)
@@ -191,7 +192,10 @@ def _measured(plan: Plan, options: Options, presence: Presence) -> list[Path]:
     print("measuring speed and memory ...", flush=True)
     if options.quick:  # beside what is kept
         folder = folder.with_name("measured-quick")
-    return plan.measure(folder, options.quick)
+    paths = plan.measure(folder, options.quick)
+    if options.log:
+        extra.append(extra.measured(plan.experiment, folder))
+    return paths
 
 
 def _run_one(
@@ -199,7 +203,7 @@ def _run_one(
 ) -> tuple[dict, nn.Module | None, Path]:
     """Train one arm with one seed, measure it, and append its row. Returns the row, the model (None if it diverged) and its folder."""
     reading = Reading(s)
-    model = lesson.build_model(plan.arms[arm], reading, data.tokenizer.vocab_size, seed, data.device)
+    model, further = lesson.build_model(plan.arms[arm], reading, data.tokenizer.vocab_size, seed, data.device), {}
     config = plan.config(arm, s, data.corpus.family)
     state = {
         "experiment": plan.experiment, "arm": arm, "seed": seed, "settings": dataclasses.asdict(s), "tokenizer": data.tokenizer.state(),
@@ -212,7 +216,7 @@ def _run_one(
     resume = options.resume
     if plan.overview and resume:
         row, resume = _finished_cell(state, s, options.log, folder)
-        if row:
+        if row and (row["diverged"] or not extra.unscored(plan, arm, seed, config)):
             return row, None, folder
     if s.init_from:
         _start_from(_initial(s, seed), model)
@@ -226,7 +230,8 @@ def _run_one(
             plan.train(model, data.with_seed(seed), s, journal)
             journal.finish(model, time.perf_counter() - start)
             scores = record.measure(model, data, options.quick)
-            journal.keep_scores(scores)
+            further = plan.scores(model, data, s) if plan.scores else {}
+            journal.keep_scores(scores, further)
         except Diverged as why:
             print(f"{name} seed {seed} diverged ({why}); the row says so, the last good checkpoint is kept")
             scores = None
@@ -234,9 +239,18 @@ def _run_one(
     if journal.stop:
         raise Stopped
     row = record.row(plan, arm, seed, s, data, reading.names, model, journal, scores) | {"alone": alone}
-    if options.log and not (options.resume and results.logged(row)):
-        results.append(row)
+    if options.log:
+        _log(plan, row, further, options.resume)
     return row, model if scores else None, folder
+
+
+def _log(plan: Plan, row: dict, further: dict[str, float], resumed: bool) -> None:
+    """Append the row of a run, and what its script scored besides, unless they are there already."""
+    if not (resumed and results.logged(row)):
+        results.append(row)
+    run = row["arm"], row["seed"], row["config_hash"]
+    if further and not extra.of_run(plan, *run):
+        extra.append(extra.lines(plan, *run, further))
 
 
 def _finished_cell(state: dict, s: Settings, log: bool, folder: Path) -> tuple[dict | None, bool]:

@@ -83,6 +83,11 @@ class Settings:
     """Start from the weights of an earlier run (experiment or run folder): fine-tuning."""
 
 
+MICRO_ARCH = Settings(  # the setting of stage 08: about 2,500 characters a step, and nothing left to the luck of a single seed
+    tokenizer="bpe-1024", batch_size=16, steps=600, warm_up=60, lr=4e-3, clip=1.0, beta2=0.99
+)
+
+
 @dataclass(frozen=True)
 class NamesSettings(Settings):
     """Settings of the scripts that invent names."""
@@ -160,6 +165,8 @@ class Lesson:
     """probe(model, x, y): what to look at, by name and layer, at each point of the learning curve, always with the same batch."""
     picture: "Callable[[nn.Module, Data, Path], list[Path]] | None" = None
     """picture(model, data, folder): pictures of one run. The paths of what was written."""
+    scores: "Callable[[nn.Module, Data, Settings], dict[str, float]] | None" = None
+    """scores(model, data, settings): what the trained model scores besides the columns of the results; they go to logs/extra.csv."""
     overview: "Callable[[list[Result], Path], list[Path]] | None" = None
     """overview(results, folder): pictures of all runs together, of a script whose arms make sense together only."""
     measure: "Callable[[Path, bool], list[Path]] | None" = None

@@ -15,17 +15,21 @@ COLUMNS = f"{'':<36}{'test bpc':>10}{'accuracy':>10}{'test loss':>11}{'seconds':
 
 @dataclass(frozen=True)
 class Result:
-    """One finished run: its row, the points of its learning curve, and what was probed at each: (step, {name: [value per layer]})."""
+    """One finished run: its row, the points of its learning curve, and what was probed at each: (step, {name: [value per layer]}).
+
+    scores: what the script's own `scores` found, by name.
+    """
 
     row: dict
     curve: list
     probes: list
+    scores: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, row: dict, folder: Path) -> "Result":
         path = folder / checkpoint.NAME
-        probes = checkpoint.load(path).state["probes"] if path.exists() else []
-        return cls(row, read_curve(folder), probes)
+        state = checkpoint.read_state(path) if path.exists() else {}
+        return cls(row, read_curve(folder), state.get("probes", []), state.get("further", {}))
 
 
 def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:

@@ -51,6 +51,24 @@ def table_row(measured: Measured, reference: Reference, other: Reference | None 
     return f"| {' | '.join([name, spread(interval(well.test_bpc)), *compared])} |\n"
 
 
+def score_table(measured: Measured, what: str, scores: str) -> str:
+    """A Markdown table of scores that are no column of the results: a row for each line of `what`, a column for each score.
+
+    An empty cell: the line has no such score, though it has others.
+    """
+    names = [name.strip() for name in scores.split(";")]
+    shown = f"| script | {' | '.join(names)} |\n|---|{'--:|' * len(names)}\n"
+    for part in (p.strip() for p in what.split(";")):
+        whole = [r for r in course_references(part) if not r.flags and r.experiment == part]
+        for reference in whole or [refer(part)]:
+            lines = [measured.score(reference, name) for name in names]
+            known = [line for line in lines if len(line.rows)]
+            cells = [spread(interval(line.rows.value)) + line.mark if len(line.rows) else "" for line in lines]
+            cells = cells if known else [NOT_YET, *[""] * (len(names) - 1)]
+            shown += f"| {_link(reference)} | {' | '.join(cells)} |\n"
+    return shown + (f"\n{FOOTNOTE}\n" if DAGGER in shown else "")
+
+
 def _link(reference: Reference) -> str:
     """The name of a line, as a link to its script."""
     rest = str(reference).removeprefix(reference.experiment).removeprefix(":").strip()

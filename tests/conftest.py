@@ -94,7 +94,8 @@ def text_file(tmp_path):
 def tracked(own_logs):
     """A copy of the tracked results and plots."""
     own_logs.mkdir()
-    for name in ("results_All.csv", "receipts.csv"):
-        shutil.copyfile(ROOT / "logs" / name, own_logs / name)
+    for name in ("results_All.csv", "receipts.csv", "extra.csv"):
+        if (ROOT / "logs" / name).exists():
+            shutil.copyfile(ROOT / "logs" / name, own_logs / name)
     shutil.copytree(ROOT / "logs/plots", own_logs / "plots")
     return own_logs

@@ -62,6 +62,11 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         (BIGRAM, "--measure", "--measure does nothing in 02_attention/bigram"),
         (HEADS, "--n-kv-head 2", "--n-kv-head does nothing in 02_attention/multi_head"),
         ("07_tokenizer_gqa/gqa", "--n-kv-head 2", "each of its arms has its own; choose with --arms"),
+        ("08_micro_arch/position", "--arms rope --n-embd 60", "a head of 15 is odd; choose another --n-embd or --n-head"),
+        ("08_micro_arch/position", "--n-embd 60", "a head of 15 is odd"),
+        ("08_micro_arch/norm", "--arms rmsnrom", "arm 'rmsnrom' is not known; did you mean 'rmsnorm'"),
+        ("08_micro_arch/qk_norm", "--lr 1e-3", "each of its arms has its own; choose with --arms"),
+        ("08_micro_arch/activation", "--n-kv-head 3", "--n-head 4 is not divisible by 3 heads of keys and values"),
         ("07_tokenizer_gqa/bpe", "--arms bpe-500", "arm 'bpe-500' is not known; did you mean 'bpe-512'"),
     ],
 )

@@ -32,6 +32,7 @@ LINES = {  # the command lines; several at once train long enough only with sett
     "05_residual_norm/dropout": "",
     "06_transformer/gpt": "--preset yardstick --warm-up 5",
     "07_tokenizer_gqa/gqa:gqa": "--tokenizer bpe-300 --warm-up 5",
+    "08_micro_arch/norm:rmsnorm": "--tokenizer bpe-300 --warm-up 5",
 }
 RECORDED = Path(__file__).with_name("golden.json")
 

@@ -1,4 +1,52 @@
 """The GPT of the course as a base for later stages. What it is made of was taught in the stages that its parts name.
 
-This package knows nothing of data, training or results.
+This package knows nothing of data, training or results. `PARTS` is the only place where a name (in a file, say) becomes a class.
 """
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+
+from torch import nn
+
+from common.model.attention import MultiHeadAttention
+from common.model.feed_forward import FeedForward, GatedFeedForward, SquaredReLU
+from common.model.head import TiedHead, UntiedHead
+from common.model.norm import LayerNorm, NoNorm, RMSNorm, ScaleNorm
+from common.model.position import ALiBi, LearnedPosition, Position, RoPE, SinusoidalPosition
+
+PARTS: dict[str, dict[str, Callable]] = {
+    "attention": {
+        "mha": MultiHeadAttention,
+        "qk-norm": partial(MultiHeadAttention, qk_norm=RMSNorm),
+    },
+    "feed_forward": {
+        "relu": partial(FeedForward, activation=nn.ReLU),
+        "gelu": FeedForward,
+        "gelu-tanh": partial(FeedForward, activation=partial(nn.GELU, approximate="tanh")),  # GPT-2's
+        "silu": partial(FeedForward, activation=nn.SiLU),
+        "relu2": partial(FeedForward, activation=SquaredReLU),
+        "glu": partial(GatedFeedForward, activation=nn.Sigmoid),
+        "reglu": partial(GatedFeedForward, activation=nn.ReLU),
+        "geglu": partial(GatedFeedForward, activation=nn.GELU),
+        "swiglu": GatedFeedForward,
+    },
+    "norm": {"layernorm": LayerNorm, "rmsnorm": RMSNorm, "scalenorm": ScaleNorm, "none": NoNorm},
+    "position": {
+        "none": Position, "learned": LearnedPosition, "sinusoidal": SinusoidalPosition, "rope": RoPE, "alibi": ALiBi,
+    },
+    "head": {"tied": TiedHead, "untied": UntiedHead},
+}
+
+
+def part(socket: str, name: str) -> Callable:
+    """The class (or a partial of one) of a part: `part("norm", "rmsnorm")`, to be called with the settings.
+
+    Raises ValueError, one line, for a socket or a name that is not there: with the nearest name, and those there are.
+    """
+    for what, value, known in (("socket", socket, PARTS), (socket, name, PARTS.get(socket, {}))):
+        if value not in known:
+            near = get_close_matches(str(value), known, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{what} {value!r} is not known{meant}; there are {', '.join(known)}")
+    return PARTS[socket][name]

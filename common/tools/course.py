@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from common import pictures, results, threads
+from common import extra, pictures, results, threads
 from common.errors import UserError, command
 from common.evidence import Measured
 from common.lesson import COURSE, Reference, course_plan, course_references, find, refer
@@ -87,9 +87,13 @@ def own_seeds(reference: Reference) -> list[int]:
 
 
 def missing(jobs: list[Job]) -> list[Job]:
-    """Those without a row of the present code."""
-    rows = results.read()
-    done = {r: set(course_rows(r, rows).seed) for r, _ in jobs}
+    """Those without a row of the present code, or without the scores of their own that their script gives."""
+    rows, scores = results.read(), extra.read()
+    done = {}
+    for reference in dict.fromkeys(r for r, _ in jobs):
+        plan, config = course_plan(reference.experiment), reference.config()
+        found = course_rows(reference, rows).itertuples()
+        done[reference] = {row.seed for row in found if row.diverged or not extra.unscored(plan, reference.arm, row.seed, config, scores)}
     return [(r, seed) for r, seed in jobs if seed not in done[r]]
 
 
@@ -176,11 +180,12 @@ def show_list() -> None:
 
 def show_status() -> bool:
     """Print the state of every line of the course and of every picture. True if all are measured with the present code."""
-    measured, lacking = Measured(), []
+    measured = Measured()
+    lacking = missing([(reference, seed) for reference in course_references() for seed in own_seeds(reference)])
     for reference in course_references():
         line = measured.line(reference)
-        lacking += [(reference, seed) for seed in own_seeds(reference) if seed not in line.seeds]
-        note = NOTES[line.state]
+        unscored = any(job == (reference, seed) for job in lacking for seed in line.seeds)
+        note = NOTES[line.state] or ("its own scores: not measured yet" if unscored else "")
         if len(line.rows):
             note = f"test bpc {line.rows.test_bpc.mean():.4f}   {line.rows.train_seconds.mean():.1f} s   {note}"
         print(f"{str(reference):<72} seeds {' '.join(map(str, line.seeds)) or '-':<8} {note}".rstrip())
