@@ -58,6 +58,7 @@ COURSE = (
     "08_micro_arch/activation",
     "08_micro_arch/position",
     "08_micro_arch/qk_norm",
+    "08_micro_arch/attention",
 )
 
 BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import sys
 from collections.abc import Callable
 
 import psutil
@@ -47,6 +48,22 @@ def check(name: str, build: Callable, s: Settings, data: Data) -> None:
             f"{name} would need about {_size(weights + activations)} of memory ({_size(weights)} for weights, gradients and moments, "
             f"{_size(activations)} for one batch on its way), and {_size(free)} are free; use a smaller --n-embd, --n-layer or --batch-size"
         )
+
+
+def peak() -> int:
+    """The most bytes that this process has held at once."""
+    found = psutil.Process().memory_info()
+    if hasattr(found, "peak_wset"):  # Windows, which has no `resource`
+        return found.peak_wset
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def up_to_the_peak() -> torch.Tensor:
+    """A tensor that fills what is missing to the peak: as long as it is kept, whatever is asked for raises the peak."""
+    return torch.ones(max(0, peak() - psutil.Process().memory_info().rss), dtype=torch.uint8)
 
 
 def keep_freed() -> None:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import shutil
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -24,17 +25,32 @@ def owner(stem: str) -> str | None:
     return next((e for e in drawing() if stem.startswith(f"{e.replace('/', '_')}_")), None)
 
 
-def drawn_by(experiment: str) -> tuple[Path, str]:
-    """The folder where a script's course run leaves its pictures, and what stands for settings and code that drew them."""
+@dataclass(frozen=True)
+class Source:
+    """Where pictures of a script come from: a folder of its course run, and what stands for the settings and code that drew them."""
+
+    kind: str
+    """measure, overview or picture."""
+    folder: Path
+    mark: str
+
+
+def sources(experiment: str) -> list[Source]:
+    """What draws a script's pictures: what it measures, and either all its runs together or the first of them."""
     from common.runs import measured_folder, run_folder
 
     reference, plan = refer(experiment), course_plan(experiment)
+    found = []
     if plan.measure:
-        return measured_folder(plan), measured_folder(plan).name
+        folder = measured_folder(plan)
+        found.append(Source("measure", folder, folder.name))
     if plan.overview:
         name = _board_name(experiment)
-        return logs_folder() / "runs" / experiment / name, name
-    return run_folder(experiment, reference.arm, 1, reference.config(), reference.code), f"{reference.config()} {reference.code}"
+        found.append(Source("overview", logs_folder() / "runs" / experiment / name, name))
+    elif plan.picture:
+        folder = run_folder(experiment, reference.arm, 1, reference.config(), reference.code)
+        found.append(Source("picture", folder, f"{reference.config()} {reference.code}"))
+    return found
 
 
 @cache
@@ -48,8 +64,8 @@ def _board_name(experiment: str) -> str:
 
 def is_drawn(experiment: str) -> bool:
     """Whether the present code has drawn the script's pictures, in its run folder if not yet in logs/plots."""
-    folder = drawn_by(experiment)[0]
-    return state(experiment) == "measured" or (any(folder.glob("*.csv")) and not _outdated(experiment, folder))
+    folders = [source.folder for source in sources(experiment)]
+    return state(experiment) == "measured" or all(any(f.glob("*.csv")) and not _outdated(experiment, f) for f in folders)
 
 
 def _outdated(experiment: str, folder: Path) -> bool:
@@ -62,16 +78,24 @@ def _codes(reference: Reference) -> frozenset[str]:
     return receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
 
 
-def paths(experiment: str) -> list[tuple[Path, Path]]:
-    """For the data file of each picture a script drew: (where the run wrote it, where it is tracked)."""
-    target, folder = plots.folder(), drawn_by(experiment)[0]
-    name = experiment.replace("/", "_")
-    stems = {path.stem for path in folder.glob("*.csv")} | {path.stem.removeprefix(f"{name}_") for path in target.glob(f"{name}_*.csv")}
-    return [(folder / f"{stem}.csv", target / f"{name}_{stem}.csv") for stem in sorted(stems)]
+def paths(experiment: str, source: Source) -> list[tuple[Path, Path]]:
+    """For the data file of each picture that a source has: (where the run wrote it, where it is tracked)."""
+    target, name = plots.folder(), experiment.replace("/", "_")
+    tracked = [
+        path for path in target.glob(f"{name}_*.csv") if len(sources(experiment)) == 1 or _of_runs(path) == (source.kind == "overview")
+    ]
+    stems = {path.stem for path in source.folder.glob("*.csv")} | {path.stem.removeprefix(f"{name}_") for path in tracked}
+    return [(source.folder / f"{stem}.csv", target / f"{name}_{stem}.csv") for stem in sorted(stems)]
 
 
-def _tracked(experiment: str) -> list[Path]:
-    return [tracked for _, tracked in paths(experiment) if tracked.exists()]
+def _of_runs(path: Path) -> bool:
+    """Whether a table is of runs: each of its lines says of which arm and seed."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {"arm", "seed"} <= set(next(csv.reader(file), []))
+
+
+def _tracked(experiment: str, source: Source) -> list[Path]:
+    return [tracked for _, tracked in paths(experiment, source) if tracked.exists()]
 
 
 def _tables(found: list[Path]) -> str:
@@ -83,48 +107,56 @@ def _tables(found: list[Path]) -> str:
 def state(experiment: str, measured: Measured | None = None) -> str:
     """measured: the tracked pictures show what the present code computes; stale: what earlier code did; missing: there are none yet.
 
-    A picture of all runs shows what the rows say that are good now; of another the mark tells what drew it. measured: the rows, if
-    they are at hand.
+    Of a script that draws from two sources, the worse of the two. measured: the rows, if they are at hand.
     """
-    found = _tracked(experiment)
+    found = {_state(experiment, source, measured) for source in sources(experiment)}
+    return next(state for state in ("missing", "stale", "measured") if state in found)
+
+
+def _state(experiment: str, source: Source, measured: Measured | None) -> str:
+    """The state of the pictures from one source: of all runs, whether they show the rows that are good now; else by their marks."""
+    found = _tracked(experiment, source)
     pictures = [path.with_suffix(".png") for path in found if path.with_suffix(".png").exists()]
     if not pictures:
         return "missing"
-    plan, reference = course_plan(experiment), refer(experiment)
-    if plan.overview:
+    if source.kind == "overview":
         return "stale" if table_problems(measured or Measured(), experiment, found) else "measured"
-    sources = {plots.read_mark(path).split(" ", 1)[-1].removesuffix(_tables(found)).strip() for path in pictures}
-    good = {drawn_by(experiment)[1]} if plan.measure else {f"{reference.config()} {code}" for code in _codes(reference)}
-    return "measured" if sources <= good else "stale"
+    marks = {plots.read_mark(path).split(" ", 1)[-1].removesuffix(_tables(found)).strip() for path in pictures}
+    reference = refer(experiment)
+    good = {source.mark} if source.kind == "measure" else {f"{reference.config()} {code}" for code in _codes(reference)}
+    return "measured" if marks <= good else "stale"
 
 
 def update() -> None:
     """Take over the pictures that scripts drew, marked with the code and settings that drew them."""
     for experiment in drawing():
-        folder, source = drawn_by(experiment)
-        if _outdated(experiment, folder):
-            continue
-        found = paths(experiment)
-        source = f"{source} {_tables([drawn for drawn, _ in found])}".strip()
-        for drawn, tracked in found:
-            if drawn.exists():
-                shutil.copyfile(drawn, tracked)
-                picture = drawn.with_suffix(".png")
-                if picture.exists():  # some tables have none
-                    plots.copy_marked(picture, tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), source)
+        for source in sources(experiment):
+            if not _outdated(experiment, source.folder):
+                _take_over(experiment, source)
+
+
+def _take_over(experiment: str, source: Source) -> None:
+    found = paths(experiment, source)
+    mark = f"{source.mark} {_tables([drawn for drawn, _ in found])}".strip()
+    for drawn, tracked in found:
+        if drawn.exists():
+            shutil.copyfile(drawn, tracked)
+            picture = drawn.with_suffix(".png")
+            if picture.exists():  # some tables have none
+                plots.copy_marked(picture, tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), mark)
 
 
 def problems(measured: Measured) -> list[str]:
     """Where a picture or table that a script drew says other than its data, or than the results."""
     found = []
-    for experiment in drawing():
-        tracked = _tracked(experiment)
+    for experiment, source in ((e, source) for e in drawing() for source in sources(e)):
+        tracked = _tracked(experiment, source)
         pictures = [path for path in tracked if path.with_suffix(".png").exists()]
         if tracked and not pictures:
             found.append(f"the pictures of {experiment} are missing, though their data are there")
         for path in pictures:
             found += _mark_problem(path, _tables(tracked))
-        if course_plan(experiment).overview:
+        if source.kind == "overview":
             found += board_problems(measured, experiment, tracked)
     return found
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from common.evidence import DAGGER, FOOTNOTE, NOT_YET, Measured
+from common.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured
 from common.lesson import Reference, course_plan, course_references, refer
 from common.results import timed
 from common.statistics import Interval, interval, paired
@@ -38,7 +38,7 @@ def predecessor(reference: Reference) -> Reference | None:
 
 
 def table_row(measured: Measured, reference: Reference, other: Reference | None = None) -> str:
-    """A line of a table; `other`: what it is compared with instead of its predecessor."""
+    """A line of a table; `other`: what it is compared with instead of its predecessor, with itself: not at all."""
     line = measured.line(reference)
     name = _link(reference) + line.mark
     if line.state == "missing":
@@ -47,7 +47,7 @@ def table_row(measured: Measured, reference: Reference, other: Reference | None 
     if len(well) < 2:
         return f"| {name} | diverged in {len(line.rows) - len(well)} of {len(line.rows)} seeds | | | |\n"
     against = other or predecessor(reference)
-    compared = _compared(measured, reference, well, against) if against else ["", "", ""]
+    compared = _compared(measured, reference, well, against) if against not in (None, reference) else ["", "", ""]
     return f"| {' | '.join([name, spread(interval(well.test_bpc)), *compared])} |\n"
 
 
@@ -63,10 +63,16 @@ def score_table(measured: Measured, what: str, scores: str) -> str:
         for reference in whole or [refer(part)]:
             lines = [measured.score(reference, name) for name in names]
             known = [line for line in lines if len(line.rows)]
-            cells = [spread(interval(line.rows.value)) + line.mark if len(line.rows) else "" for line in lines]
+            cells = [_score_cell(line) if len(line.rows) else "" for line in lines]
             cells = cells if known else [NOT_YET, *[""] * (len(names) - 1)]
             shown += f"| {_link(reference)} | {' | '.join(cells)} |\n"
     return shown + (f"\n{FOOTNOTE}\n" if DAGGER in shown else "")
+
+
+def _score_cell(line: Line) -> str:
+    """Mean and interval of a score, with three decimals below ten and none above a hundred."""
+    found = interval(line.rows.value)
+    return spread(found, ".3f" if abs(found.mean) < 10 else ".1f" if abs(found.mean) < 100 else ",.0f") + line.mark
 
 
 def _link(reference: Reference) -> str:

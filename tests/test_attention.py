@@ -1,0 +1,144 @@
+"""Five ways to attend: those that should be one function are, on the way back too; the others are what they say. In float64."""
+
+import sys
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from common import lesson
+from common.settings import Settings
+
+EXACT = {"rtol": 1e-10, "atol": 1e-10}  # gradients of scores times 30 are in the thousands
+TAUGHT = vars(sys.modules[lesson.course_plan("08_micro_arch/attention").measure.__module__])
+explicit, tiled, library, local, linear = (TAUGHT[name] for name in ("explicit", "tiled", "library", "local", "linear"))
+
+
+def random_heads(T: int, S: int, scale: float = 1.0) -> list[torch.Tensor]:
+    """q (2, 3, T, 4), k and v (2, 3, S, 4)."""
+    return [scale * torch.randn(2, 3, n, 4, dtype=torch.float64).requires_grad_() for n in (T, S, S)]
+
+
+def both_ways(mix, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What comes out, and the gradients of a sum that weighs every number differently."""
+    out = mix(*inputs)
+    weights = torch.arange(out.numel(), dtype=torch.float64).view_as(out).sin()
+    return [out, *torch.autograd.grad((out * weights).sum(), inputs)]
+
+
+def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, **EXACT)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 30), st.sampled_from([1, 3, 8, 64]), st.sampled_from([0.1, 1.0, 30.0]), st.integers(0, 2**31))
+def test_tiled_is_explicit_forward_and_backward(T, before, size, scale, seed):
+    """Whatever the block, also where it does not divide the text, with a past, and where one score outweighs all others."""
+    torch.manual_seed(seed)
+    inputs = random_heads(T, before + T, scale)
+    equal(both_ways(partial(tiled, size=size), inputs), both_ways(explicit, inputs))
+
+
+@pytest.mark.parametrize(("T", "before"), [(17, 0), (1, 9), (5, 12)])
+def test_the_kernel_of_the_library_is_explicit(T, before):
+    inputs = random_heads(T, before + T)
+    equal(both_ways(library, inputs), both_ways(explicit, inputs))
+
+
+def test_tiled_passes_the_check_of_gradients():
+    torch.manual_seed(1)
+    assert torch.autograd.gradcheck(partial(tiled, size=2), [x[:1, :1] for x in random_heads(5, 7)])
+
+
+@torch.no_grad()
+def test_tiled_never_has_all_scores():
+    """The largest tensor that comes about, forward and backward, grows with T and not with its square."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        most = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple | list) else [out]:
+                self.most = max(self.most, tensor.numel() if isinstance(tensor, torch.Tensor) else 0)
+            return out
+
+    def largest(mix, T):
+        inputs = [torch.randn(1, 1, T, 4, requires_grad=True) for _ in range(3)]
+        with Largest() as mode, torch.enable_grad():
+            mix(*inputs).sum().backward()
+        return mode.most
+
+    small = partial(tiled, size=16)
+    assert largest(small, 256) <= 2 * largest(small, 128) and largest(small, 256) < 256 * 16
+    assert largest(explicit, 256) == 256 * 256
+    assert largest(partial(local, window=16), 256) <= 2 * 256 * 16 * 2 and largest(linear, 256) < 256 * 64 * 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 30), st.sampled_from([1, 2, 7, 32]), st.integers(0, 2**31))
+def test_local_is_explicit_with_the_band_mask(T, before, window, seed):
+    torch.manual_seed(seed)
+    inputs = random_heads(T, before + T)
+
+    def banded(q, k, v):
+        place, other = torch.arange(before, before + T)[:, None], torch.arange(before + T)
+        band = (other <= place) & (other > place - window)
+        return F.softmax((q @ k.mT / 2).masked_fill(~band, -torch.inf), dim=-1) @ v
+
+    equal(both_ways(partial(local, window=window), inputs), both_ways(banded, inputs))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.sampled_from([1, 5, 16]), st.integers(0, 2**31))
+def test_linear_in_parallel_in_chunks_and_as_a_recurrence(T, size, seed):
+    """All weights at once, chunk by chunk, token by token: one function."""
+    torch.manual_seed(seed)
+    inputs = random_heads(T, T)
+
+    def parallel(q, k, v):
+        weights = ((F.elu(q) + 1) @ (F.elu(k) + 1).mT).tril()
+        return weights @ v / weights.sum(dim=-1, keepdim=True)
+
+    def recurrence(q, k, v):
+        past = TAUGHT["Sums"]()
+        return torch.cat([linear(q[:, :, t : t + 1], k[:, :, t : t + 1], v[:, :, t : t + 1], past) for t in range(T)], dim=2)
+
+    expected = both_ways(parallel, inputs)
+    for form in (partial(linear, size=size), partial(linear, size=T), recurrence):
+        equal(both_ways(form, inputs), expected)
+
+
+@pytest.mark.parametrize("mix", [explicit, tiled, library, local, linear])
+def test_none_sees_the_future(mix):
+    q, k, v = random_heads(70, 70)
+    for t in (0, 31, 64, 68):
+        gradients = torch.autograd.grad(mix(q, k, v)[:, :, t].sum(), [k, v])
+        assert all(g[:, :, t + 1 :].abs().max() == 0 and g[:, :, t].abs().max() > 0 for g in gradients[1:])
+        assert gradients[0][:, :, t + 1 :].abs().max() == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("parts", [[1] * 40, [7, 1, 20, 1, 11]])
+@pytest.mark.parametrize("arm", ["full-64", "local-64", "linear-64"])
+def test_every_kind_decodes_with_a_cache(arm, parts):
+    s = Settings(n_layer=2, n_head=4, n_embd=32, block_size=48)
+    model = lesson.build_model(lesson.course_plan("08_micro_arch/attention").arms[arm], s, 65, 1).double().eval()
+    for p in model.parameters():
+        p.add_(0.2 * torch.randn_like(p))
+    ids, cache = torch.randint(65, (2, 40)), model.new_cache()
+    logits = torch.cat([model(own, cache) for own in ids.split(parts, dim=1)], dim=1)
+    torch.testing.assert_close(logits, model(ids), **EXACT)
+
+
+def test_each_context_costs_as_many_tokens():
+    plan = lesson.course_plan("08_micro_arch/attention")
+    for arm in plan.arms:
+        s = plan.own(arm, plan.defaults)
+        assert s.block_size * s.batch_size == 1024 and arm.endswith(f"-{s.block_size}")
+    assert len(plan.arms) == 12
