@@ -174,14 +174,16 @@ def cost(name, T):
     torch.set_num_threads(1)
     layer, x = Attention(Settings(), KINDS[name]), torch.randn(1, T, 64, requires_grad=True)
     layer(x[:, :64], None).sum().backward()
-    filled = memory.up_to_the_peak()                                   # what comes now is a new peak
-    laps, before = [], memory.peak()
+    filled, laps = memory.up_to_the_peak(), []                         # what comes now is a new peak
+    before = memory.peak()
     while len(laps) < 3 or (sum(laps) < 0.5 and len(laps) < 50):
         start = time.perf_counter()
         layer(x, None).sum().backward()
         laps.append(time.perf_counter() - start)
+        if len(laps) == 1:                                             # later, what is freed lies in pieces
+            taken = memory.peak() - before
     del filled
-    return 1000 * float(np.median(laps)), (memory.peak() - before) / 1e6
+    return 1000 * float(np.median(laps)), taken / 1e6
 
 
 def measure(folder, quick):

@@ -142,3 +142,14 @@ def test_each_context_costs_as_many_tokens():
         s = plan.own(arm, plan.defaults)
         assert s.block_size * s.batch_size == 1024 and arm.endswith(f"-{s.block_size}")
     assert len(plan.arms) == 12
+
+
+def test_the_peak_of_memory_is_seen():
+    """Also where earlier work of the process needed more than is asked for now."""
+    from common import memory
+
+    torch.ones(60_000_000, dtype=torch.uint8)  # gone again at once
+    kept = memory.up_to_the_peak()
+    before = memory.peak()
+    more = torch.ones(40_000_000, dtype=torch.uint8)
+    assert 35e6 < memory.peak() - before < 60e6 and len(kept) >= 0 and len(more)

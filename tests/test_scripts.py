@@ -156,16 +156,24 @@ def test_without_network_or_data_a_script_says_so_and_goes_on(script, tmp_path):
     assert names.returncode == 0 and "built-in corpus faker" in names.stdout
 
 
-@pytest.mark.parametrize(("experiment", "rows"), [("07_tokenizer_gqa/kv_cache", 24), ("07_tokenizer_gqa/gqa", 6)])
-def test_speed_and_memory_are_measured_when_asked(experiment, rows, script, own_logs):
+@pytest.mark.parametrize(
+    ("experiment", "table", "rows"),
+    [
+        ("07_tokenizer_gqa/kv_cache", "decoding", 24),
+        ("07_tokenizer_gqa/gqa", "decoding", 6),
+        ("08_micro_arch/norm", "time", 15),
+        pytest.param("08_micro_arch/attention", "cost", 20, marks=pytest.mark.slow),  # a process for each point
+    ],
+)
+def test_speed_and_memory_are_measured_when_asked(experiment, table, rows, script, own_logs):
     """In the smaller form beside what is kept; a run with other settings than the default ones measures nothing of itself."""
-    flags = "--corpus pydoc --steps 2 --warm-up 0 --quick"
+    flags = f"--corpus pydoc --steps 2 --warm-up 0 --quick --arms {lesson.course_plan(experiment).course_arms[0]}"
     assert "measuring" not in script(experiment, flags).stdout
     done = script(experiment, f"{flags} --measure")
     assert done.returncode == 0, done.stderr
-    table = pd.read_csv(next(own_logs.glob(f"runs/{experiment}/measured-quick/decoding.csv")))
-    assert len(table) == rows and (table.iloc[:, -1] > 0).all()
-    assert "measured-quick/decoding.png" in done.stdout
+    found = pd.read_csv(next(own_logs.glob(f"runs/{experiment}/measured-quick/{table}.csv")))
+    assert len(found) == rows and (found.iloc[:, -1] > 0).all()
+    assert f"measured-quick/{table}.png" in done.stdout
 
 
 def test_a_vocabulary_is_learned_written_and_used(script, tmp_path):
