@@ -71,10 +71,19 @@ def keep_freed() -> None:
 
     A step of a small model frees and asks for tens of megabytes; the system clears each page again. Elsewhere this does nothing.
     """
+    _mallopt(2**30)
+
+
+def free_at_once() -> None:
+    """Let the C library of Linux hand back what is freed at once: then the peak is what is held together, and no leftovers."""
+    _mallopt(2**16)
+
+
+def _mallopt(threshold: int) -> None:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
-        mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+        mallopt(-1, threshold)  # M_TRIM_THRESHOLD
+        mallopt(-3, threshold)  # M_MMAP_THRESHOLD
 
 
 def _size(count: int) -> str:
