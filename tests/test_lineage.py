@@ -27,7 +27,7 @@ LONGER = {  # scripts whose idea takes more, and why
 LINES = 150
 ROOMY = {
     "07_tokenizer_gqa/bpe": 205,  # byte-pair encoding written in full: train, encode, decode, stream, save, export
-    "08_micro_arch/attention": 215,  # five ways in one place, one of them forward and backward by hand, and what each costs
+    "08_micro_arch/attention": 216,  # five ways in one place, one of them forward and backward by hand, and what each costs
 }
 LIBRARY = {"nn.Module", "nn.ModuleList", "nn.Sequential"}  # containers, not ideas
 TAUGHT_BY_LANGUAGE = {"torch", "numpy", "scipy", *sys.stdlib_module_names}
