@@ -193,3 +193,29 @@ def scaling(found: list[tuple], header: tuple[str, str, str, str], labels: tuple
             axes.minorticks_off()
             _vertical(axes, [point[3] for point in found if point[0] == panel], 0.0)
         return _titled(figure, row[0][0], labels[1], title, path)
+
+
+def loads(found: list[tuple], title: str, path: Path) -> Path:
+    """Draw (arm, seed, step, block, expert, share) as a line for each expert, coloured by block, a panel for each arm.
+
+    A share is shown as a multiple of a fair one. Returns the picture's path.
+    """
+    write_table(path, ["arm", "seed", "step", "block", "expert", "share"], found)
+    arms = list(dict.fromkeys(point[0] for point in found))
+    with plt.rc_context(STYLE):
+        rows = -(-len(arms) // 2)
+        figure, grid = plt.subplots(rows, 2, figsize=(WIDTH, 2.6 * rows), squeeze=False, sharex=True, sharey=True)
+        for axes, arm in zip(grid.flat, arms, strict=False):
+            own = [point for point in found if point[0] == arm]
+            experts = max(point[4] for point in own)
+            for block, expert in dict.fromkeys(point[3:5] for point in own):
+                line = [(point[2], point[5] * experts) for point in own if point[3:5] == (block, expert)]
+                name = f"block {block}" if expert == 1 else None
+                axes.plot(*zip(*line, strict=True), lw=1, alpha=0.8, color=COLOURS[(block - 1) % len(COLOURS)], label=name)
+            axes.axhline(1, color="#555555", lw=0.8, ls="--")
+            axes.set_title(f"{arm}: {experts} experts", fontsize=9)
+        for axes in grid[-1]:
+            axes.set_xlabel("step")
+        for axes in grid[:-1, 0]:
+            axes.set_ylabel("share (1: fair)")
+        return _titled(figure, grid[-1][0], "share (1: fair)", title, path)

@@ -7,7 +7,8 @@ import torch
 
 from common.errors import UserError, nearest
 from common.lesson import Plan
-from common.settings import Options, Settings, flag
+from common.parsing import flag
+from common.settings import Options, Settings
 
 
 def chosen_arms(plan: Plan, options: Options, usual: list[str]) -> list[str]:
@@ -46,13 +47,15 @@ def check_settings(plan: Plan, arm: str, s: Settings) -> None:
         raise UserError(str(error)) from None
     if s.init_from and s.tokenizer != plan.defaults.tokenizer:
         raise UserError("--tokenizer does nothing with --init-from, which brings the tokenizer of that run; leave one of them out")
-    given = {argument.partition("=")[0].strip("-").replace("-", "_") for argument in sys.argv[1:] if argument.startswith("--")}
+    given = {
+        argument.partition("=")[0].strip("-").split(".")[-1].replace("-", "_") for argument in sys.argv[1:] if argument.startswith("--")
+    }
     if own.seconds and "steps" in given:
         raise UserError(f"--steps does nothing in {plan.experiment}:{arm}, which trains for {own.seconds:g} seconds; leave it out")
     for name in getattr(plan.arms[arm], "settings", {}):
         if name in given:
             raise UserError(f"{flag(name)} does nothing in {plan.experiment}: each of its arms has its own; choose with --arms")
-    for name in sorted(plan.ignores(arm, s)):
+    for name in sorted(plan.ignores(arm, s) & vars(s).keys()):
         if getattr(s, name) != getattr(plan.defaults, name):
             raise UserError(f"{flag(name)} does nothing in {plan.experiment}: it has no use for it; leave it out")
 

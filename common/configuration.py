@@ -9,6 +9,9 @@ from common.settings import ARCHITECTURE, FIRST, Settings
 INTRODUCED = {  # what each later setting was when it came: with that value, a line is what it was before there was the setting
     "dropout": 0.0, "warm_up": 0, "cosine": False, "min_lr": 0.0, "beta2": 0.999, "weight_decay": 0.01, "decay_matrices": False,
     "clip": 0.0, "tokenizer": "char", "seconds": 0.0, "n_kv_head": 0, "init_from": None, "keep_duplicates": False, "drop_leaked": False,
+    "n_expert": 8, "n_expert_per_token": 2, "capacity": None, "balance": 0.01,
+    "attention": "flash", "feed_forward": "gelu", "norm": "layernorm", "position": "learned", "head": "tied", "qk_norm": False,
+    "window": 32,
 }  # fmt: skip
 
 

@@ -16,9 +16,9 @@ from typing import Annotated
 import tyro
 
 from common.errors import UserError, command, nearest
+from common.parsing import parse_as
 from common.runs import Run, load_run, locate, progress
 from common.sampling import Sampling, start_of, stream, texts
-from common.settings import parse_as
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,8 @@ def main() -> None:
     check(a)
     run = load_run(locate(a.run))
     print(banner(run), file=sys.stderr)
+    if run.plan.describe:
+        print(run.plan.describe(run.model, run.settings), file=sys.stderr)
     for prompt in a.prompt or ():
         run.tokenizer.encode(prompt)
     if "/names_" in run.plan.experiment:

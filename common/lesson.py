@@ -20,7 +20,8 @@ from common.definitions import ROOT
 from common.errors import UserError, nearest
 from common.fingerprint import fingerprint
 from common.header import Header, read_header
-from common.settings import ARCHITECTURE, RECIPE, Lesson, Settings, parse
+from common.parsing import parse
+from common.settings import ARCHITECTURE, RECIPE, Lesson, Settings
 from common.tokenizer import identity
 from common.train import train
 
@@ -59,6 +60,8 @@ COURSE = (
     "08_micro_arch/position",
     "08_micro_arch/qk_norm",
     "08_micro_arch/attention",
+    "08_micro_arch/moe",
+    "08_micro_arch/assemble",
 )
 
 BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage
@@ -100,6 +103,7 @@ class Plan:
     presets: dict = field(default_factory=dict)
     quick: dict = field(default_factory=dict)
     scores: Callable | None = None
+    describe: Callable | None = None
 
     @property
     def experiment(self) -> str:
@@ -184,7 +188,7 @@ def plan_of(script: Path, lesson: Lesson | None) -> Plan:
     arms = lesson.model if isinstance(lesson.model, dict) else {"default": lesson.model}
     return Plan(
         script, header, arms, lesson.settings, lesson.load or text_data, lesson.train or train, lesson.picture, lesson.probe,
-        lesson.overview, lesson.measure, lesson.presets, lesson.quick, lesson.scores,
+        lesson.overview, lesson.measure, lesson.presets, lesson.quick, lesson.scores, lesson.describe,
     )  # fmt: skip
 
 

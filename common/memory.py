@@ -18,16 +18,27 @@ def needed(build: Callable, s: Settings, vocab_size: int, x: torch.Tensor, y: to
     """Bytes for parameters, gradients and AdamW's two moments; and bytes that a forward pass of one batch keeps for the way back.
 
     x, y: one window and its target, (1, T) and (1, T) or (1,). Nothing is computed: tensors on the `meta` device have shapes only.
+    Where shapes depend on numbers (which expert gets which token), one window is computed, and counts as often as the batch has windows.
     """
-    kept: dict[int, torch.Tensor] = {}
     with torch.device("meta"):
         model = build(s, vocab_size)
-        x, y = (torch.empty(s.batch_size, *z.shape[1:], dtype=z.dtype) for z in (x, y))
-        own = {p.untyped_storage()._cdata for p in model.parameters()}
-        with torch.autograd.graph.saved_tensors_hooks(lambda z: kept.setdefault(z.untyped_storage()._cdata, z), lambda z: z):
-            F.cross_entropy(model(x).flatten(0, -2), y.flatten())
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    return 4 * weights, sum(z.untyped_storage().nbytes() for key, z in kept.items() if key not in own)
+        batch = (torch.empty(s.batch_size, *z.shape[1:], dtype=z.dtype) for z in (x, y))
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        try:
+            return 4 * weights, _kept(model, *batch)
+        except NotImplementedError:
+            pass
+    with torch.random.fork_rng(devices=[]):
+        return 4 * weights, s.batch_size * _kept(build(s, vocab_size), x.cpu(), y.cpu())
+
+
+def _kept(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
+    """Bytes that a forward pass keeps for the way back, without the parameters."""
+    kept: dict[int, torch.Tensor] = {}
+    own = {p.untyped_storage()._cdata for p in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(lambda z: kept.setdefault(z.untyped_storage()._cdata, z), lambda z: z):
+        F.cross_entropy(model(x).flatten(0, -2), y.flatten())
+    return sum(z.untyped_storage().nbytes() for key, z in kept.items() if key not in own)
 
 
 def available(device: str) -> int | None:

@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.lesson import Plan
 from common.metrics import pair_entropy
 from common.settings import Settings
+from common.train import auxiliary_loss
 
 
 def overfit(plan: Plan, arms: list[str], s: Settings, load: Callable[[Settings], Data]) -> None:
@@ -52,6 +53,6 @@ def learn_one_batch(plan: Plan, arm: str, s: Settings, data: Data, rate: float, 
         if best <= enough:
             break
         optimizer.zero_grad()
-        loss.backward()
+        (loss + auxiliary_loss(model)).backward()
         optimizer.step()
     return best

@@ -11,7 +11,7 @@ from common.data import Data
 from common.journal import Diverged, Journal
 from common.lesson import Plan
 from common.metrics import PROTOCOL, Score, score
-from common.settings import ARCHITECTURE, Settings
+from common.settings import ARCHITECTURE, PartSettings, Settings
 
 
 def measure(model: nn.Module, data: Data, quick: bool) -> dict[str, Score]:
@@ -44,6 +44,8 @@ def row(plan: Plan, arm: str, seed: int, s: Settings, data: Data, reads: set[str
         "diverged": scores is None, "config_hash": journal.state["config_hash"], "code_hash": journal.state["code_hash"],
         "protocol": PROTOCOL, "git_commit": results.git_commit(), "torch_version": torch.__version__, "threads": journal.state["threads"],
     }  # fmt: skip
+    if isinstance(s, PartSettings):  # a model made of names: the row says which
+        found["parts"] = " ".join([s.attention + "+qk_norm" * s.qk_norm, s.feed_forward, s.norm, s.position, s.head])
     if scores:
         test = scores["test"]
         found |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_bpc": test.bpc, "test_perplexity": test.perplexity}

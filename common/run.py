@@ -19,7 +19,8 @@ from common.errors import UserError, command
 from common.journal import Diverged, Journal, Stopped, finished
 from common.lesson import Plan, plan_of
 from common.overfit import overfit
-from common.settings import Lesson, Options, Settings, parse
+from common.parsing import parse
+from common.settings import Lesson, Options, Settings
 from common.summary import Result
 from common.tokenizer import UnreachableError
 
@@ -205,10 +206,7 @@ def _run_one(
     reading = Reading(s)
     model, further = lesson.build_model(plan.arms[arm], reading, data.tokenizer.vocab_size, seed, data.device), {}
     config = plan.config(arm, s, data.corpus.family)
-    state = {
-        "experiment": plan.experiment, "arm": arm, "seed": seed, "settings": dataclasses.asdict(s), "tokenizer": data.tokenizer.state(),
-        "corpus": data.corpus.name, "config_hash": config, "code_hash": plan.code(arm),
-    }  # fmt: skip
+    state = _beginning(plan, arm, seed, s, data, config)
     folder = runs.run_folder(plan.experiment, arm, seed, config, state["code_hash"])
     if options.resume and not (folder / checkpoint.NAME).exists():
         others = runs.others(plan, arm, seed, s)
@@ -220,6 +218,8 @@ def _run_one(
             return row, None, folder
     if s.init_from:
         _start_from(_initial(s, seed), model)
+    if plan.describe and seed == options.seeds[0]:
+        print(plan.describe(model, s), flush=True)
     name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
     state["threads"] = threads.settle(name, model, data, s.steps, options.threads, folder / checkpoint.NAME if options.resume else None)
     presence.begin()
@@ -242,6 +242,14 @@ def _run_one(
     if options.log:
         _log(plan, row, further, options.resume)
     return row, model if scores else None, folder
+
+
+def _beginning(plan: Plan, arm: str, seed: int, s: Settings, data: Data, config: str) -> dict:
+    """What a checkpoint says of its run from the beginning."""
+    return {
+        "experiment": plan.experiment, "arm": arm, "seed": seed, "settings": dataclasses.asdict(s), "tokenizer": data.tokenizer.state(),
+        "corpus": data.corpus.name, "config_hash": config, "code_hash": plan.code(arm),
+    }  # fmt: skip
 
 
 def _log(plan: Plan, row: dict, further: dict[str, float], resumed: bool) -> None:

@@ -13,8 +13,9 @@ from common.data import Data
 from common.errors import UserError
 from common.fingerprint import fingerprint
 from common.journal import finished
+from common.parsing import flags
 from common.sampling import sample
-from common.settings import Settings, flags
+from common.settings import Settings
 from common.tokenizer import from_state
 
 

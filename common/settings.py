@@ -1,17 +1,10 @@
-"""The settings of a run and its command line. The defaults are the course setting of stages 02 to 05."""
+"""The settings of a run, and what a script hands over. The defaults are the course setting of stages 02 to 05."""
 
-import contextlib
-import dataclasses
-import io
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-
-from common.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +25,11 @@ ARCHITECTURE = (
     "n_embd",
     "block_size",
     "dropout",
+    "n_expert",
+    "n_expert_per_token",
+    "capacity",
+    "balance",
+    "window",
 )  # what a model may or may not read; the rest concerns every run
 
 
@@ -89,6 +87,40 @@ MICRO_ARCH = Settings(  # the setting of stage 08: about 2,500 characters a step
 
 
 @dataclass(frozen=True)
+class ExpertSettings(Settings):
+    """Settings of a mixture of experts."""
+
+    n_expert: int = 8
+    """Experts: feed-forward layers beside one another."""
+    n_expert_per_token: int = 2
+    """Experts that a token goes through, each narrower by so much that all of these cost what one layer would."""
+    capacity: float | None = None
+    """Most tokens that an expert takes in training, in fair shares of a batch; what is more is dropped. None: all are taken."""
+    balance: float = 0.01
+    """Weight of the loss that keeps the work of the experts equal."""
+
+
+@dataclass(frozen=True)
+class PartSettings(ExpertSettings):
+    """Settings of a model whose parts are chosen by name (common.model.PARTS)."""
+
+    attention: str = "flash"
+    """explicit, tiled, flash, gqa (flash with fewer heads of keys and values), local or linear."""
+    feed_forward: str = "gelu"
+    """relu, gelu, gelu-tanh, silu, relu2, glu, reglu, geglu, swiglu or moe."""
+    norm: str = "layernorm"
+    """layernorm, rmsnorm, scalenorm or none."""
+    position: str = "learned"
+    """none, learned, sinusoidal, rope or alibi."""
+    head: str = "tied"
+    """tied or untied."""
+    qk_norm: bool = False
+    """Let queries and keys go through an RMSNorm."""
+    window: int = 32
+    """Places that a query of attention `local` sees, itself among them."""
+
+
+@dataclass(frozen=True)
 class NamesSettings(Settings):
     """Settings of the scripts that invent names."""
 
@@ -102,10 +134,12 @@ class NamesSettings(Settings):
 
 @dataclass(frozen=True)
 class Options:
-    """How to run; what changes the outcome of a seed is in the settings, and these two choose settings: --preset, --quick."""
+    """How to run; what changes the outcome of a seed is in the settings, and these three choose settings: --preset, --config, --quick."""
 
     preset: str | None = None
     """Settings that belong together, where a script has such; other flags still change single ones."""
+    config: str | None = None
+    """Settings from a YAML file, where a script makes a model of one; other flags still change single ones."""
     quick: bool = False
     """A smaller form of the script, for a first look; nothing is logged."""
 
@@ -169,116 +203,11 @@ class Lesson:
     """scores(model, data, settings): what the trained model scores besides the columns of the results; they go to logs/extra.csv."""
     overview: "Callable[[list[Result], Path], list[Path]] | None" = None
     """overview(results, folder): pictures of all runs together, of a script whose arms make sense together only."""
+    describe: "Callable[[nn.Module, Settings], str] | None" = None
+    """describe(model, settings): what a model is made of, said before it is trained and where it writes."""
     measure: "Callable[[Path, bool], list[Path]] | None" = None
     """measure(folder, quick): what no training shows (speed, memory), measured once. The paths of its pictures."""
     presets: dict[str, dict] = field(default_factory=dict)
     """{name: {setting: value}}: what --preset chooses from."""
     quick: dict = field(default_factory=dict)
     """{setting: value} of the smaller form, with "arms"."""
-
-
-def parse(
-    defaults: Settings, description: str, arguments: list[str] | None = None, presets: dict | None = None, quick: dict | None = None
-) -> tuple[Settings, Options]:
-    """Settings and options from the command line. Raises UserError, one line, for what cannot be parsed or cannot be meant.
-
-    presets: {name: {setting: value}}, what --preset chooses from. quick: {setting: value} that --quick sets.
-    """
-    given = sys.argv[1:] if arguments is None else arguments
-    given = [part for argument in given for part in (argument.split("=", 1) if argument.startswith("--preset=") else [argument])]
-    preset = next((value for name, value in zip(given, given[1:], strict=False) if name == "--preset"), None)
-    if preset is not None and preset not in (presets or {}):
-        known = f"it has {', '.join(presets)}" if presets else "this script has none"
-        raise UserError(f"--preset {preset!r} is not known{nearest(preset, presets or {})}; {known}")
-    changed = (presets[preset] if preset else {}) | (quick or {} if "--quick" in given else {})
-    s, options = _parse_once(dataclasses.replace(defaults, **changed), description, arguments)
-    if options.quick:
-        options = dataclasses.replace(options, log=False)
-    _validate(s, options)
-    return s, options
-
-
-def _parse_once(defaults: Settings, description: str, arguments: list[str] | None) -> tuple[Settings, Options]:
-    parser = dataclasses.make_dataclass(
-        "Command", [("settings", type(defaults), defaults), ("run", tyro.conf.FlagCreatePairsOff[Options], Options())]
-    )
-    command = parse_as(parser, arguments, description)
-    return command.settings, command.run
-
-
-def parse_as(parser: type, arguments: list[str] | None, description: str | None = None):
-    """An instance of a dataclass from the command line. Raises UserError, one line, for what cannot be parsed."""
-    _refuse_repeated(sys.argv[1:] if arguments is None else arguments)
-    message = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(message):
-            config = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
-            return tyro.cli(parser, description=description, args=arguments, config=config)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise UserError(_one_line(message.getvalue(), arguments or sys.argv[1:])) from None
-
-
-def _refuse_repeated(arguments: list[str]) -> None:
-    """Raise UserError for a flag that is given twice: only the last would count, without a word."""
-    given = [a.partition("=")[0].replace("_", "-").replace("--no-", "--") for a in arguments if a.startswith("--") and len(a) > 2]
-    twice = next((name for number, name in enumerate(given) if name in given[:number]), None)
-    if twice:
-        raise UserError(f"{twice} is given twice; give it once, with all its values")
-
-
-def _one_line(box: str, arguments: list[str]) -> str:
-    """The sentence inside the box that the parser prints, and the nearest flag where one is not known."""
-    lines = [line.strip("│ \n") for line in box.splitlines()]
-    inside = [line for line in lines if line and line[0] not in "╭╰"]
-    rule = next((i for i, line in enumerate(inside) if line.startswith("─")), len(inside))
-    sentence = " ".join(inside[:rule])
-    known = [flag(f.name) for kind in (NamesSettings, Options) for f in dataclasses.fields(kind)]
-    wrong = next((a for a in arguments if a.startswith("--") and a in sentence), "")
-    return f"{sentence}{nearest(wrong, known) if 'Unrecognized' in sentence else ''} (--help lists all flags)"
-
-
-def _validate(s: Settings, options: Options) -> None:
-    for name in ("steps", "batch_size", "block_size", "n_embd", "n_head", "n_layer"):
-        if getattr(s, name) < 1:
-            raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 1")
-    if not 0 < s.lr < float("inf"):
-        raise UserError(f"--lr {s.lr} makes no sense; it must be above 0")
-    if not 0 <= s.dropout < 1:
-        raise UserError(f"--dropout {s.dropout} makes no sense; it must be at least 0 and below 1")
-    if s.warm_up < 0:
-        raise UserError(f"--warm-up {s.warm_up} makes no sense; it must be at least 0")
-    if s.warm_up >= s.steps and s.warm_up:
-        raise UserError(f"--warm-up {s.warm_up} leaves no step at the full rate; it must be below --steps {s.steps}")
-    if s.cosine and s.seconds:
-        raise UserError("--cosine has to know its last step, which --seconds does not; use --steps, or leave --cosine out")
-    if s.n_kv_head < 0:
-        raise UserError(f"--n-kv-head {s.n_kv_head} makes no sense; it must be at least 0 (0: as many as --n-head)")
-    if s.min_lr and not s.cosine:
-        raise UserError(f"--min-lr {s.min_lr} does nothing without --cosine; add it, or leave --min-lr out")
-    if not 0 <= s.min_lr <= s.lr:
-        raise UserError(f"--min-lr {s.min_lr} makes no sense; it must be at least 0 and at most --lr {s.lr}")
-    if not 0 < s.beta2 < 1:
-        raise UserError(f"--beta2 {s.beta2} makes no sense; it must be above 0 and below 1")
-    for name in ("weight_decay", "clip", "seconds"):
-        if not 0 <= getattr(s, name) < float("inf"):
-            raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 0")
-    if not options.seeds:
-        raise UserError("--seeds names no seed; give one or more, for example --seeds 1 2 3")
-    for seed in options.seeds:
-        if not 0 <= seed < 2**32:
-            raise UserError(f"--seeds {seed} makes no sense; a seed is a whole number from 0 to 4294967295")
-    if len(set(options.seeds)) < len(options.seeds):
-        raise UserError(f"--seeds {' '.join(map(str, options.seeds))} names a seed twice; each seed gives one run")
-
-
-def flag(name: str) -> str:
-    """The command-line flag of a setting: `n_embd` -> `--n-embd`."""
-    return "--" + name.replace("_", "-")
-
-
-def flags(defaults: Settings, s: Settings) -> str:
-    """The command-line flags that make `s` of `defaults`."""
-    changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(defaults, f.name)}
-    return " ".join(flag(k if v else f"no-{k}") if isinstance(v, bool) else f"{flag(k)} {shlex.quote(str(v))}" for k, v in changed.items())

@@ -8,7 +8,8 @@ from pathlib import Path
 from common import checkpoint, lesson, receipts, results
 from common.errors import UserError
 from common.lesson import Plan, course_plan, refer
-from common.settings import Settings, flags
+from common.parsing import flags
+from common.settings import Settings
 
 COLUMNS = f"{'':<36}{'test bpc':>10}{'accuracy':>10}{'test loss':>11}{'seconds':>9}"
 

@@ -26,12 +26,18 @@ def train(model: nn.Module, data: Data, s: Settings, journal) -> None:
         with mixed:
             logits = model(x)                                         # (B, T, V)
             loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())
+            total = loss + auxiliary_loss(model)
         optimizer.zero_grad()
-        loss.backward()
+        total.backward()
         if s.clip:
             nn.utils.clip_grad_norm_(model.parameters(), s.clip)
         optimizer.step()
         journal.record(loss)
+
+
+def auxiliary_loss(model: nn.Module) -> torch.Tensor | float:
+    """What layers ask for besides right predictions (a mixture of experts: that its experts get equal work); 0 for most models."""
+    return sum(part.auxiliary_loss for part in model.modules() if hasattr(part, "auxiliary_loss"))
 
 
 def learning_rate(s: Settings, step: int) -> float:

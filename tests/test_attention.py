@@ -1,6 +1,9 @@
 """Five ways to attend: those that should be one function are, on the way back too; the others are what they say. In float64."""
 
+import contextlib
+import ctypes
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,7 +13,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from common import lesson
-from common.settings import Settings
+from common.model import assemble, part
+from common.model.norm import RMSNorm
+from common.model.position import Position
+from common.settings import PartSettings, Settings
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}  # gradients of scores times 30 are in the thousands
 TAUGHT = vars(sys.modules[lesson.course_plan("08_micro_arch/attention").measure.__module__])
@@ -136,6 +142,92 @@ def test_every_kind_decodes_with_a_cache(arm, parts):
     torch.testing.assert_close(logits, model(ids), **EXACT)
 
 
+# ---- the graduated ones, with everything that the taught ones leave out ----------------------------------------------
+
+
+def attentions(kind: str, **changed) -> list:
+    """Attention of this kind, and that which it should be equal to where that is known, with the same weights."""
+    s = PartSettings(n_embd=24, n_head=6, n_kv_head=2, block_size=64, window=5)
+    s = replace(s, **changed)
+    found = [part("attention", name)(s, qk_norm=RMSNorm).double() for name in (kind, "flash")]
+    for p, q in zip(*(own.parameters() for own in found), strict=True):
+        q.data.copy_(p.data.normal_(0, 0.5))
+    return found
+
+
+@pytest.mark.parametrize("position", ["none", "rope", "alibi"])
+@pytest.mark.parametrize("kind", ["explicit", "tiled", "gqa"])
+@pytest.mark.parametrize("T", [1, 37, 130])
+def test_explicit_and_tiled_are_the_kernel_of_the_library(kind, position, T):
+    """With grouped heads, a norm of queries and keys, and positions: values and the gradients of every weight."""
+    torch.manual_seed(1)
+    own, flash = attentions(kind)
+    scheme = part("position", position)(PartSettings(n_embd=24, n_head=6))
+    x = torch.randn(2, T, 24, dtype=torch.float64, requires_grad=True)
+    found = [model(x, scheme) for model in (own, flash)]
+    torch.testing.assert_close(*found, **EXACT)
+    weights = torch.arange(found[0].numel(), dtype=torch.float64).view_as(found[0]).sin()
+    gradients = [
+        torch.autograd.grad((out * weights).sum(), [x, *model.parameters()]) for out, model in zip(found, (own, flash), strict=True)
+    ]
+    equal(*gradients)
+
+
+@pytest.mark.parametrize("position", ["none", "rope", "alibi"])
+@pytest.mark.parametrize("window", [1, 5, 64])
+def test_the_graduated_window_is_explicit_with_the_band_mask(window, position):
+    torch.manual_seed(1)
+    s = PartSettings(n_embd=24, n_head=6, n_kv_head=2, window=window)
+    own, scheme = attentions("local", window=window)[0], part("position", position)(s)
+    x = torch.randn(2, 23, 24, dtype=torch.float64)
+    q, k, v = own.qkv(x).view(2, 23, 10, 4).transpose(1, 2).split([6, 2, 2], dim=1)
+    q, k = scheme.rotate(own.query_norm(q), own.key_norm(k))
+    k, v = (heads.repeat_interleave(3, dim=1) for heads in (k, v))
+    place = torch.arange(23)
+    band = (place <= place[:, None]) & (place > place[:, None] - window)
+    scores = q @ k.mT / 2 + (0 if scheme.bias(23, 23) is None else scheme.bias(23, 23))
+    expected = (F.softmax(scores.masked_fill(~band, -torch.inf), dim=-1) @ v).transpose(1, 2).reshape(2, 23, 24)
+    torch.testing.assert_close(own(x, scheme), own.projection(expected), **EXACT)
+
+
+def test_dropout_of_weights_is_dropout_of_weights():
+    """In training a share of the weights is gone and the rest is larger; in evaluation none is. Tiled refuses it."""
+    torch.manual_seed(1)
+    x = torch.randn(2, 30, 24, dtype=torch.float64)
+    for kind in ("explicit", "local"):
+        own = attentions(kind, dropout=0.5)[0]
+        assert not torch.equal(own(x, Position(None)), own(x, Position(None)))
+        one, many = own(x, Position(None)), torch.stack([own(x, Position(None)) for _ in range(1000)]).mean(dim=0)
+        expected = own.eval()(x, Position(None))
+        assert (many - expected).abs().mean() < 0.1 * (one - expected).abs().mean()
+    with pytest.raises(ValueError, match="'tiled' has no dropout"):
+        attentions("tiled", dropout=0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "said"),
+    [
+        ("local", {"window": 0}, "window 0 makes no sense: it sees nothing"),
+        ("local", {"window": -3}, "it must be at least 1"),
+        ("gqa", {"n_kv_head": 0}, "set n_kv_head to a smaller divisor of n_head"),
+        ("gqa", {"n_kv_head": 6}, "nothing is shared with 6 heads"),
+    ],
+)
+def test_attention_that_makes_no_sense_is_refused(kind, changed, said):
+    with pytest.raises(ValueError, match=said) as error:
+        attentions(kind, **changed)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("position", ["rope", "alibi"])
+def test_linear_attention_has_no_scores_to_act_on(position):
+    s = PartSettings(n_embd=24, n_head=6, attention="linear", position=position)
+    with pytest.raises(ValueError, match="does not go with position"):
+        assemble(s, 65)
+    with pytest.raises(ValueError, match="linear attention has no scores"):
+        part("attention", "linear")(s)(torch.randn(1, 3, 24), part("position", position)(s))
+
+
 def test_each_context_costs_as_many_tokens():
     plan = lesson.course_plan("08_micro_arch/attention")
     for arm in plan.arms:
@@ -148,6 +240,9 @@ def test_the_peak_of_memory_is_seen():
     """Also where earlier work of the process needed more than is asked for now."""
     from common import memory
 
+    memory.free_at_once()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier tests left
     torch.ones(60_000_000, dtype=torch.uint8)  # gone again at once
     kept = memory.up_to_the_peak()
     before = memory.peak()

@@ -6,7 +6,8 @@ import pytest
 
 from common import results
 from common.errors import UserError
-from common.settings import Settings, parse
+from common.parsing import parse
+from common.settings import Settings
 
 BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_residual_norm/dropout"
 

@@ -20,7 +20,8 @@ from common.data import text_data
 from common.errors import UserError
 from common.evidence import Measured
 from common.lesson import ROOT, course_plan
-from common.settings import Arm, Settings, flags, parse
+from common.parsing import flags, parse
+from common.settings import Arm, Settings
 from common.tools import attention_map
 
 MAP = "05_residual_norm/depth_map"

@@ -14,7 +14,7 @@ from common.configuration import INTRODUCED, config_hash
 from common.definitions import ROOT, Place
 from common.errors import UserError
 from common.lesson import COURSE, course_plan, course_references, refer
-from common.settings import FIRST, NamesSettings
+from common.settings import FIRST, NamesSettings, PartSettings
 from common.tools import prove as prover
 
 LINES = ("01_bigram/by_hand", "01_bigram/ngram:3", "01_bigram/names_mlp", "02_attention/positions", "05_residual_norm/depth_map:pre-LN-4",
@@ -61,8 +61,8 @@ def edit(folder, name: str, old: str, new: str) -> None:
 STALE = {
     "AdamW's first beta": ("common/train.py", "betas=(0.9,", "betas=(0.8,", LOOP),
     "the rate halved in the loop": ("common/train.py", "= learning_rate(s, step)", "= learning_rate(s, step) / 2", LOOP),
-    "the order of two lines of the loop": ("common/train.py", "        optimizer.zero_grad()\n        loss.backward()",
-                                           "        loss.backward()\n        optimizer.zero_grad()", LOOP),
+    "the order of two lines of the loop": ("common/train.py", "        optimizer.zero_grad()\n        total.backward()",
+                                           "        total.backward()\n        optimizer.zero_grad()", LOOP),
     "the warm-up": ("common/train.py", "s.lr * (step + 1) / (s.warm_up + 1)", "s.lr * (step + 1) / s.warm_up", LOOP),
     "the split": ("common/data.py", "int(0.9 * len(corpus.text))", "int(0.5 * len(corpus.text))", TEXT),
     "the choice of a batch": ("common/data.py", "default_rng((self.seed, step))", "default_rng((step, self.seed))", SAMPLED),
@@ -162,7 +162,8 @@ def test_a_decorated_function_is_followed_to_where_it_was_written():
 
 
 def test_every_later_setting_has_the_value_it_came_with():
-    assert {f.name for f in dataclasses.fields(NamesSettings)} == {*FIRST, *INTRODUCED}
+    found = {f.name: f.default for kind in (NamesSettings, PartSettings) for f in dataclasses.fields(kind)}
+    assert found.keys() == {*FIRST, *INTRODUCED}
 
 
 @pytest.mark.parametrize(("name", "value"), [("weight_decay", 0.5), ("n_kv_head", 1), ("beta2", 0.99)])

@@ -115,8 +115,8 @@ def test_every_stage_has_a_line():
 
 FAULTS = {
     "half the rate": (train, "02_attention/multi_head", '= learning_rate(s, step)', '= learning_rate(s, step) / 2'),
-    "two lines swapped": (train, "02_attention/multi_head", "optimizer.zero_grad()\n        loss.backward()",
-                          "loss.backward()\n        optimizer.zero_grad()"),
+    "two lines swapped": (train, "02_attention/multi_head", "optimizer.zero_grad()\n        total.backward()",
+                          "total.backward()\n        optimizer.zero_grad()"),
     "gradients that add up": (train, "02_attention/multi_head", "optimizer.zero_grad()", "pass"),
     "no decay": (train, "02_attention/multi_head", '"weight_decay": s.weight_decay}]', '"weight_decay": 0.0}]'),
     "another beta": (train, "03_ffn/feed_forward:gelu", "betas=(0.9, s.beta2)", "betas=(0.8, s.beta2)"),

@@ -20,6 +20,7 @@ SOME = {
     "07_tokenizer_gqa/bpe": ["char", "bpe-512"],
     "07_tokenizer_gqa/weight_tying": ["tied-char", "untied-char"],
     "08_micro_arch/attention": ["full-64", "local-64", "linear-64", "linear-128"],
+    "08_micro_arch/moe": ["dense", "top-2", "top-1", "top-2-capacity-1"],
     "08_micro_arch/qk_norm": ["plain-0.004", "normalised-0.004"],
 }
 ARMS = [(e, arm) for e in lesson.COURSE for arm in SOME.get(e, lesson.course_plan(e).arms)]

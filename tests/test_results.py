@@ -93,7 +93,7 @@ def test_a_file_of_the_first_version_is_read_and_gets_its_new_columns_with_the_n
     assert len(results.timed(rows)) == 1  # before it was noted, nothing ran beside
     append(row(seed=2, threads=2, alone=False, last10_bpc=2.5))
     lines = results.results_path().read_text(encoding="utf-8").splitlines()
-    assert lines[0] == ",".join(COLUMNS) and lines[1] == old[1] + ",,,"
+    assert lines[0] == ",".join(COLUMNS) and lines[1] == old[1] + ",,,,"
     rows = read()
     assert rows.test_loss.iloc[0] == 0.1 + 0.2 and rows.threads.iloc[1] == 2 and list(results.timed(rows).seed) == [1]
 

@@ -34,6 +34,31 @@ class Cache:
         return 0 if self.keys is None else sum(kept[:, :, : self.length].numel() * kept.element_size() for kept in (self.keys, self.values))
 
 
+class Sums:
+    """What linear attention keeps of the past, however long it is: the sums of k v^T (B, H, D, D) and of k (B, H, 1, D).
+
+    Taught in 08_micro_arch/attention.py.
+    """
+
+    def __init__(self):
+        self.length, self.products, self.keys = 0, 0.0, 0.0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of new positions as they are: no older ones are kept."""
+        return k, v
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        """Take in the features of new keys, and the values, (B, H, T, D) each."""
+        self.products = self.products + keys.mT @ values
+        self.keys = self.keys + keys.sum(dim=2, keepdim=True)
+        self.length += keys.size(2)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sums."""
+        return sum(kept.numel() * kept.element_size() for kept in (self.products, self.keys)) if self.length else 0
+
+
 def causal_mask(new: int, all_: int, device=None) -> Tensor:
     """Which of `all_` positions each of the last `new` may look at: itself and all before. (T, S), true where it may."""
     return torch.ones(new, all_, dtype=torch.bool, device=device).tril(all_ - new)

@@ -5,7 +5,12 @@ from torch import Tensor, nn
 
 
 class Position(nn.Module):
-    """What a scheme of positions may do, each left out here: to the embedding, to queries and keys, to the scores. Knows nothing itself."""
+    """What a scheme of positions may do, each left out here: to the embedding, to queries and keys, to the scores.
+
+    Knows nothing itself. `acts_on` says which of the three a scheme changes.
+    """
+
+    acts_on = "nothing"
 
     def __init__(self, s):
         super().__init__()
@@ -19,7 +24,10 @@ class Position(nn.Module):
         return q, k
 
     def bias(self, T: int, S: int) -> Tensor | None:
-        """What is added to the scores of the last T of S positions before softmax: (H, T, S), or None for nothing."""
+        """What is added to the scores of the last T of S positions before softmax: (H, T, S), or None for nothing.
+
+        It depends on distances alone, so a part of a text can be asked for by itself.
+        """
         return None
 
 
@@ -28,6 +36,8 @@ class LearnedPosition(Position):
 
     Taught in 02_attention/positions.py. s: block_size, n_embd.
     """
+
+    acts_on = "the embedding"
 
     def __init__(self, s):
         super().__init__(s)
@@ -48,6 +58,8 @@ class SinusoidalPosition(Position):
     Taught in 08_micro_arch/position.py. Source: Vaswani et al. 2017, arXiv:1706.03762, sections 3.4 and 3.5.
     """
 
+    acts_on = "the embedding"
+
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         angles = _angles(start, x.size(1), x.size(2), 10_000.0)                        # (T, C/2)
         waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[:, : x.size(2)]  # (T, C)
@@ -61,6 +73,8 @@ class RoPE(Position):
     and GPT-NeoX; `interleaved`: (2i, 2i + 1), as in GPT-J. Both are the same up to the order of the numbers in a head.
     Taught in 08_micro_arch/position.py. s: n_embd, n_head. Source: Su et al. 2021, arXiv:2104.09864.
     """
+
+    acts_on = "queries and keys"
 
     def __init__(self, s, theta: float = 10_000.0, interleaved: bool = False):
         super().__init__(s)
@@ -94,6 +108,8 @@ class ALiBi(Position):
 
     Taught in 08_micro_arch/position.py. s: n_head. Source: Press et al. 2021, arXiv:2108.12409.
     """
+
+    acts_on = "scores"
 
     def __init__(self, s):
         super().__init__(s)

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from common.errors import UserError, command
+from common.parsing import parse_as
 from common.runs import Run, load_run, locate, progress
-from common.settings import parse_as
 
 
 class Catch(TorchFunctionMode):

@@ -19,8 +19,8 @@ from common import extra, pictures, results, threads
 from common.errors import UserError, command
 from common.evidence import Measured
 from common.lesson import COURSE, Reference, course_plan, course_references, find, refer
+from common.parsing import parse_as
 from common.results import course_rows
-from common.settings import parse_as
 from common.tools.prove import prove
 from common.tools.side_by_side import Job, Pool, Task, gathers, plan_tasks, small
 from common.tools.verify import verify

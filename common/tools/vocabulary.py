@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 from common.errors import UserError, command
-from common.settings import parse_as
+from common.parsing import parse_as
 from common.tokenizer import BPETokenizer
 
 
