@@ -31,7 +31,7 @@ class Model(nn.Module):
         return (smoothed / smoothed.sum(dim=1, keepdim=True)).log()[ids]     # (B, T, V)
 
 
-def count(model, data, s, journal):
+def count(model, data, s, recorder):
     """Read the training text once."""
     here, following = data.train.tokens[:-1], data.train.tokens[1:]
     model.counts.index_put_((here, following), torch.ones(len(here)), accumulate=True)  # counts[a, b] += 1 for every pair

@@ -73,11 +73,11 @@ class Model(nn.Module):
         return self.head(x.squeeze(1))                                   # (B, V)
 
 
-def train(model, data, s, journal):
+def train(model, data, s, recorder):
     """The same steps with AdamW: large ones first, to come far, small ones last, to settle."""
     # a running mean of gradients, each entry divided by its typical size; weights also shrink a little at every step (weight decay)
     optimizer = torch.optim.AdamW(model.parameters(), lr=s.lr)
-    for step in journal.steps(model, optimizer):
+    for step in recorder.steps(model, optimizer):
         for group in optimizer.param_groups:
             group["lr"] = s.lr * (1 - step / s.steps)
         x, y = data.batch(step)                                         # (B, T), (B,)
@@ -85,7 +85,7 @@ def train(model, data, s, journal):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        journal.record(loss)
+        recorder.record(loss)
 
 
 lesson = Lesson(Model, NamesSettings(block_size=8, batch_size=1024, lr=4e-3, n_embd=20), load=names_data, train=train)

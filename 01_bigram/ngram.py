@@ -85,7 +85,7 @@ class Model(nn.Module):
         return probabilities.log().view(B, T, -1)                                  # (B, T, V)
 
 
-def count(model, data, s, journal):
+def count(model, data, s, recorder):
     """Read the training text once per order, from short to long."""
     V, tokens = model.vocab_size, data.train.tokens
     index, seen = torch.zeros(len(tokens) + 1, dtype=torch.long), []  # index of the sequence that ends at each place

@@ -54,7 +54,7 @@ class Model(nn.Module):
 
 def picture(model, data, folder):
     """Draw what each character of a line of the test text attends to."""
-    from common import plots
+    from common.report import plots
 
     ids = data.first_line()                                       # (T,)
     x = model.token(ids[None]) + model.position.weight[: len(ids)]

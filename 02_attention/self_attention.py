@@ -53,7 +53,7 @@ class Model(nn.Module):
 
 def picture(model, data, folder):
     """Draw what each character of a line of the test text attends to."""
-    from common import plots
+    from common.report import plots
 
     ids = data.first_line()                                       # (T,)
     weights = model.attention.weights(model.token(ids[None]))[0]  # (T, T)

@@ -84,7 +84,8 @@ def probe(model, x, y):
 
 def picture(model, data, folder):
     """Draw the norms that were probed while training."""
-    from common import checkpoint, plots
+    from common.report import plots
+    from common.training import checkpoint
 
     probes = checkpoint.load(folder / checkpoint.NAME).state["probes"]
     return [plots.layers(probes, "Four plain blocks: how much gradient reaches each, how much does each hand on?", folder / "layers")]

@@ -100,7 +100,7 @@ def probe(model, x, y):
 
 def overview(results, folder):
     """Draw the map of all cells, and the gradient of the first block against depth, before training and after."""
-    from common import boards
+    from common.report import overviews
 
     rows = [f"{wiring}{warm_up}" for wiring in WIRINGS for warm_up in ("", "-warm-up")]
     cells = [(row, depth, r) for row, depth, r in product(rows, DEPTHS, results) if r.row["arm"] == f"{row}-{depth}"]
@@ -108,9 +108,9 @@ def overview(results, folder):
     norms = [(row, depth, r.probes[at][1]["gradient norm"][0], when, r.row["arm"], r.row["seed"], r.row["test_bpc"])
              for row, depth, r in cells if not r.row["diverged"] and "warm-up" not in row
              for at, when in ((0, "before the first step"), (-1, "after the last"))]
-    paths = [boards.heat_map(scores, ("blocks", "test, bits per character"), "Which wiring trains, how deep?", folder / "map")]
+    paths = [overviews.heat_map(scores, ("blocks", "test, bits per character"), "Which wiring trains, how deep?", folder / "map")]
     labels, title = ("blocks", "gradient norm of the first block"), "How much gradient reaches the first block?"
-    return paths + ([boards.points(norms, labels, title, folder / "gradient")] if norms else [])
+    return paths + ([overviews.points(norms, labels, title, folder / "gradient")] if norms else [])
 
 
 cells = {f"{wiring}{'-warm-up' if warm_up else ''}-{depth}": Arm(partial(Model, wiring=wiring), n_layer=depth, warm_up=warm_up)

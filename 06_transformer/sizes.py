@@ -100,7 +100,7 @@ def fit_law(sizes, losses):
 
 def overview(results, folder):
     """Draw the law with its prediction beside what was measured, and the loss against compute."""
-    from common import boards
+    from common.report import overviews
 
     runs = [(r.row["arm"], r.row["seed"], parameters(r.row), r) for r in results if not r.row["diverged"]]
     points = [(arm, seed, n, r.row["test_loss"], arm in SMALL) for arm, seed, n, r in runs]
@@ -111,11 +111,11 @@ def overview(results, folder):
         line = [(n, law(n), half(n)) for n in np.geomspace(min(used[:, 0]), max(p[2] for p in points), 60)]
         labels = ("parameters without embeddings, N", "test, nats per character")
         title = "Do the small sizes know how good the large ones will be?"
-        paths.append(boards.law([(*p, law(p[2]), half(p[2])) for p in points], line, text, labels, title, folder / "law"))
+        paths.append(overviews.law([(*p, law(p[2]), half(p[2])) for p in points], line, text, labels, title, folder / "law"))
     compute = [(arm, seed, 6 * n * step * r.row["tokens_seen"] / r.row["steps"], loss, r.row["test_loss"])
                for arm, seed, n, r in runs for step, _, loss, _ in r.curve if step]
     labels = ("compute, 6 N D operations", "validation, nats per character")
-    return [*paths, boards.curves(compute, labels, "Which size is best for a given compute?", folder / "compute")]
+    return [*paths, overviews.curves(compute, labels, "Which size is best for a given compute?", folder / "compute")]
 
 
 def parameters(row):

@@ -173,7 +173,7 @@ def load(s, device="cpu", tokenizer=None):
 
 def overview(results, folder):
     """Draw test bits per character against the size of the vocabulary, for each of the three comparisons; and list the vocabularies."""
-    from common import boards
+    from common.report import overviews
 
     kinds = {"context": "equal context", "time": "equal time"}
     rows = [r.row for r in results if not r.row["diverged"]]
@@ -185,8 +185,8 @@ def overview(results, folder):
     listed = [(row["arm"], row["seed"], row["vocab_size"], math.log(2) * row["test_bpc"] / row["test_loss"],
                int(row["vocab_size"] * row["n_embd"]), row["params"], row["test_loss"]) for row in own]
     header = ["arm", "seed", "vocab_size", "tokens_per_character", "numbers_in_the_embedding", "params", "test_loss"]
-    boards.write_table(folder / "tokenizers", header, listed)
-    return [boards.points(found, ("entries of the vocabulary", "test, bits per character"), "What does a tokenizer buy?", folder / "bits")]
+    overviews.write_table(folder / "tokenizers", header, listed)
+    return [overviews.points(found, ("entries of the vocabulary", "test, bits per character"), "What does a tokenizer buy?", folder / "bits")]
 
 
 # How many windows of 64 tokens hold 2048 characters of tinyshakespeare, and how many tokens 192: each step of each arm sees as much text.

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.generation.sampling import generate
 from common.model.cache import Cache
 from common.model.gpt import GPT
 from common.run import run
-from common.sampling import generate
 from common.settings import Arm, Lesson, Settings
 
 
@@ -64,7 +64,7 @@ grouped = partial(GPT, attention=MultiHeadAttention)
 @torch.no_grad()
 def measure(folder, quick):
     """Bytes of the cache and tokens per second while decoding, for one text and for sixteen: 6 layers, width 256, 4 heads of queries."""
-    from common import boards
+    from common.report import overviews
 
     models, laps = {}, {}
     for name, heads in (("MHA", 4), ("GQA", 2), ("MQA", 1)):
@@ -84,7 +84,7 @@ def measure(folder, quick):
         found.append((f"{batch} text{'s' * (batch > 1)} at once", name, kept, float(np.median(speeds))))
     header = ("decoding", "attention", "cache_bytes_per_token", "tokens_per_second")
     labels = ("bytes kept for each token", "tokens per second")
-    return [boards.scaling(found, header, labels, "What do fewer heads of keys and values buy?", folder / "decoding")]
+    return [overviews.scaling(found, header, labels, "What do fewer heads of keys and values buy?", folder / "decoding")]
 
 
 arms = {name: Arm(grouped, n_kv_head=heads) for name, heads in (("mha", 0), ("gqa", 2), ("mqa", 1))}  # 0: as many as heads of queries

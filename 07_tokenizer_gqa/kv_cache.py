@@ -85,7 +85,7 @@ def greedy(model, ids, length, cache):
 @torch.no_grad()
 def measure(folder, quick):
     """Time of one more token, and what is kept, against the length of the text; and a whole text with the cache and without."""
-    from common import boards
+    from common.report import overviews
 
     s = Settings(n_layer=6, n_head=8, n_embd=256, block_size=512)
     model, ids = cached(s, 65).eval(), torch.randint(65, (1, s.block_size))
@@ -111,7 +111,7 @@ def measure(folder, quick):
             greedy(model, ids[:, :prompt], new, cache)
             found.append((f"{new} more tokens (s)", series, prompt, time.perf_counter() - start))
     header, labels = ("what", "decoding", "tokens_before", "value"), ("tokens before", "")
-    return [boards.scaling(found, header, labels, "What do further tokens cost?", folder / "decoding")]
+    return [overviews.scaling(found, header, labels, "What do further tokens cost?", folder / "decoding")]
 
 
 lesson = Lesson(cached, Settings(lr=4e-3, warm_up=100), measure=measure)

@@ -24,11 +24,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import memory
 from common.model.cache import Cache, causal_mask
 from common.model.gpt import GPT
 from common.run import run
 from common.settings import MICRO_ARCH, Arm, Lesson, Settings
+from common.training import memory
 
 
 def explicit(q, k, v):
@@ -160,13 +160,13 @@ class Attention(nn.Module):
 
 def overview(results, folder):
     """Draw test bits per character against the context, for each kind that is trained."""
-    from common import boards
+    from common.report import overviews
 
     runs = [(r.row["arm"], r.row["seed"], r.row["test_bpc"], r.row["block_size"])
             for r in results if not r.row["diverged"]]
     found = [(arm.split("-")[0], context, bits, "", arm, seed, bits) for arm, seed, bits, context in runs]
     labels = ("context (tokens)", "test, bits per character")
-    return found and [boards.points(found, labels, "What does looking back less cost?", folder / "bits")]
+    return found and [overviews.points(found, labels, "What does looking back less cost?", folder / "bits")]
 
 
 def cost(name, T):
@@ -189,7 +189,7 @@ def cost(name, T):
 
 def measure(folder, quick):
     """Time and peak memory against the context, a process for each point; and the power of T in each."""
-    from common import boards
+    from common.report import overviews
 
     contexts = (64, 256) if quick else (64, 128, 256, 512, 1024, 2048, 4096)
     found, powers = [], []
@@ -200,9 +200,9 @@ def measure(folder, quick):
             found += [(what, name, T, float(value)) for T, value in zip(contexts, values, strict=True)]
             slope = np.polyfit(np.log(contexts[-3:]), np.log(np.maximum(values[-3:], 1e-3)), 1)[0]
             powers.append((what, name, float(slope)))
-    boards.write_table(folder / "powers", ["what", "attention", "power_of_T"], powers)
+    overviews.write_table(folder / "powers", ["what", "attention", "power_of_T"], powers)
     header, labels = ("what", "attention", "context", "value"), ("context (tokens)", "")
-    return [boards.scaling(found, header, labels, "What does a longer text cost?", folder / "cost")]
+    return [overviews.scaling(found, header, labels, "What does a longer text cost?", folder / "cost")]
 
 
 KINDS = {"explicit": explicit, "tiled": tiled, "library": library, "local": local, "linear": linear}

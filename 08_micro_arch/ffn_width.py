@@ -47,21 +47,21 @@ def without_embeddings(row):
 
 def overview(results, folder):
     """Draw test bits per character against the hidden layer's width, at equal depth and equal parameters."""
-    from common import boards
+    from common.report import overviews
 
     rows = [r.row for r in results if not r.row["diverged"]]
     first = [row for row in rows if row["seed"] == rows[0]["seed"]]
     sizes = [(row["arm"], row["seed"], int(row["n_layer"]), int(row["n_embd"]), without_embeddings(row))
              for row in first]
     header = ["arm", "seed", "n_layer", "n_embd", "parameters_without_embeddings"]
-    boards.write_table(folder / "sizes", header, sizes)
+    overviews.write_table(folder / "sizes", header, sizes)
     found = []
     for arm, seed, bits in ((row["arm"], row["seed"], row["test_bpc"]) for row in rows):
         for panel, widths in (("4 layers", DEPTH), ("equal parameters", EQUAL)):
             if arm in widths:
                 found.append(("a run", widths[arm], bits, panel, arm, seed, bits))
     labels = ("hidden layer / stream", "test, bits per character")
-    return found and [boards.points(found, labels, "How wide should a position think?", folder / "bits")]
+    return found and [overviews.points(found, labels, "How wide should a position think?", folder / "bits")]
 
 
 # Attention has 4 C² parameters, the feed-forward layer 2 m C². At 4x, four layers have 48 C²; 8 layers of 1x

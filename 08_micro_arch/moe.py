@@ -96,13 +96,13 @@ def scores(model, data, s):
 
 def overview(results, folder):
     """Draw how the choices fall on the experts while training, of the first seed of each arm."""
-    from common import boards
+    from common.report import overviews
 
     found = [(r.row["arm"], r.row["seed"], step, layer + 1, int(name.split()[1]), share)
              for r in results if r.row["seed"] == results[0].row["seed"]
              for step, loads in r.probes
              for name, shares in loads.items() for layer, share in enumerate(shares)]
-    return found and [boards.loads(found, "Which expert gets how much of the text?", folder / "load")]
+    return found and [overviews.loads(found, "Which expert gets how much of the text?", folder / "load")]
 
 
 moe = partial(GPT, feed_forward=MoE)

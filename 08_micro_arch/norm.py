@@ -73,7 +73,7 @@ class NoNorm(nn.Identity):
 
 def measure(folder, quick):
     """Microseconds of a norm and its gradients for the 1,024 vectors of a step: ours, and the library's."""
-    from common import boards
+    from common.report import overviews
 
     found = []
     for width in (64, 256, 1024):
@@ -92,7 +92,7 @@ def measure(folder, quick):
         what = "a norm and its gradients (µs)"
         found += [(what, name, width, float(np.median(own))) for name, own in laps.items()]
     header, labels = ("what", "norm", "width", "microseconds"), ("numbers in a vector", "microseconds")
-    return [boards.scaling(found, header, labels, "What does a norm cost?", folder / "time")]
+    return [overviews.scaling(found, header, labels, "What does a norm cost?", folder / "time")]
 
 
 norms = {"layernorm": LayerNorm, "rmsnorm": RMSNorm, "scalenorm": ScaleNorm, "none": NoNorm}

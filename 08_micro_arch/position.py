@@ -19,11 +19,11 @@ from functools import partial
 import torch
 from torch import nn
 
-from common.metrics import score
 from common.model.gpt import GPT
 from common.model.position import Position
 from common.run import run
 from common.settings import MICRO_ARCH, Lesson, Settings
+from common.training.metrics import score
 
 
 class LearnedPosition(Position):
@@ -110,12 +110,12 @@ def scores(model, data, s):
 
 def overview(results, folder):
     """Draw test bits per character against the length of the window that a trained model is scored in."""
-    from common import boards
+    from common.report import overviews
 
     found = [(r.row["arm"], r.row["seed"], int(what.split()[-1]), what, value)
              for r in results for what, value in r.scores.items()]
     labels = ("tokens in a window (trained at 64)", "test, bits per character")
-    return found and [boards.scored(found, labels, "How far do positions reach?", folder / "lengths")]
+    return found and [overviews.scored(found, labels, "How far do positions reach?", folder / "lengths")]
 
 
 CONTEXTS = (64, 128, 256, 512)

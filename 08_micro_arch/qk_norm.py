@@ -91,16 +91,16 @@ def holding(rows):
 
 def overview(results, folder):
     """Draw test bits per character against the learning rate; and write down the largest rate that holds."""
-    from common import boards
+    from common.report import overviews
 
     rows, found, lines = [r.row for r in results], [], []
     for kind in KINDS:
         own = [row for row in rows if row["arm"].startswith(kind)]
         lines += [(kind, row["lr"], row["arm"], row["seed"], row["test_bpc"]) for row in holding(own)[-1:]]
         found += [(kind, row["lr"], bits(row), "", row["arm"], row["seed"], bits(row)) for row in own]
-    boards.write_table(folder / "holds", ["attention", "lr", "arm", "seed", "test_bpc"], lines)
+    overviews.write_table(folder / "holds", ["attention", "lr", "arm", "seed", "test_bpc"], lines)
     labels = ("learning rate", "test, bits per character")
-    return found and [boards.points(found, labels, "How fast may it learn?", folder / "rates")]
+    return found and [overviews.points(found, labels, "How fast may it learn?", folder / "rates")]
 
 
 BROKEN = 3.0                                                           # bits: counting triples gives as many

@@ -1,24 +1,148 @@
-"""What a script refuses before it begins: arms and devices that are not there, settings that do not fit together or do nothing."""
+"""The command line of a script: parsing (flags, a preset, a YAML file), and refusing what cannot be meant before anything begins."""
 
+import contextlib
+import dataclasses
+import io
+import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+import tyro
 
+from common import config_file
 from common.errors import UserError, nearest
-from common.lesson import Plan
-from common.parsing import flag
-from common.settings import Options, Settings
+from common.settings import NamesSettings, Options, PartSettings, Settings
+
+if TYPE_CHECKING:
+    from common.lessons.plan import Plan
 
 
-def chosen_arms(plan: Plan, options: Options, usual: list[str]) -> list[str]:
+def parse(
+    defaults: Settings, description: str, arguments: list[str] | None = None, presets: dict | None = None, quick: dict | None = None
+) -> tuple[Settings, Options]:
+    """Settings and options from the command line. Raises UserError, one line, for what cannot be parsed or cannot be meant.
+
+    presets: {name: {setting: value}}, what --preset chooses from. quick: {setting: value} that --quick sets.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(defaults, PartSettings):
+        arguments = config_file.without_sections(arguments, defaults)
+    choosing = ("--preset", "--config")
+    given = [part for a in arguments for part in (a.split("=", 1) if a.startswith(tuple(f"{c}=" for c in choosing)) else [a])]
+    preset, config = (next((value for name, value in zip(given, given[1:], strict=False) if name == c), None) for c in choosing)
+    if preset is not None and preset not in (presets or {}):
+        known = f"it has {', '.join(presets)}" if presets else "this script has none"
+        raise UserError(f"--preset {preset!r} is not known{nearest(preset, presets or {})}; {known}")
+    if config is not None and not isinstance(defaults, PartSettings):
+        raise UserError(f"--config {config} does nothing here; only 08_micro_arch/assemble.py makes a model of a file")
+    changed = config_file.read(config, defaults) if config is not None else {}
+    changed |= (presets[preset] if preset else {}) | (quick or {} if "--quick" in given else {})
+    s, options = _parse_once(dataclasses.replace(defaults, **changed), description, arguments)
+    if options.quick:
+        options = dataclasses.replace(options, log=False)
+    _validate(s, options)
+    return s, options
+
+
+def _parse_once(defaults: Settings, description: str, arguments: list[str] | None) -> tuple[Settings, Options]:
+    parser = dataclasses.make_dataclass(
+        "Command", [("settings", type(defaults), defaults), ("run", tyro.conf.FlagCreatePairsOff[Options], Options())]
+    )
+    command = parse_as(parser, arguments, description)
+    return command.settings, command.run
+
+
+def parse_as(parser: type, arguments: list[str] | None, description: str | None = None):
+    """An instance of a dataclass from the command line. Raises UserError, one line, for what cannot be parsed."""
+    _refuse_repeated(sys.argv[1:] if arguments is None else arguments)
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            config = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
+            return tyro.cli(parser, description=description, args=arguments, config=config)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_one_line(message.getvalue(), arguments or sys.argv[1:])) from None
+
+
+def _refuse_repeated(arguments: list[str]) -> None:
+    """Raise UserError for a flag that is given twice: only the last would count, without a word."""
+    given = [a.partition("=")[0].replace("_", "-").replace("--no-", "--") for a in arguments if a.startswith("--") and len(a) > 2]
+    twice = next((name for number, name in enumerate(given) if name in given[:number]), None)
+    if twice:
+        raise UserError(f"{twice} is given twice; give it once, with all its values")
+
+
+def _one_line(box: str, arguments: list[str]) -> str:
+    """The sentence inside the box that the parser prints, and the nearest flag where one is not known."""
+    lines = [line.strip("│ \n") for line in box.splitlines()]
+    inside = [line for line in lines if line and line[0] not in "╭╰"]
+    rule = next((i for i, line in enumerate(inside) if line.startswith("─")), len(inside))
+    sentence = " ".join(inside[:rule])
+    known = [flag(f.name) for kind in (NamesSettings, PartSettings, Options) for f in dataclasses.fields(kind)]
+    wrong = next((a for a in arguments if a.startswith("--") and a in sentence), "")
+    return f"{sentence}{nearest(wrong, known) if 'Unrecognized' in sentence else ''} (--help lists all flags)"
+
+
+def _validate(s: Settings, options: Options) -> None:
+    for name in ("steps", "batch_size", "block_size", "n_embd", "n_head", "n_layer"):
+        if getattr(s, name) < 1:
+            raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 1")
+    if not 0 < s.lr < float("inf"):
+        raise UserError(f"--lr {s.lr} makes no sense; it must be above 0")
+    if not 0 <= s.dropout < 1:
+        raise UserError(f"--dropout {s.dropout} makes no sense; it must be at least 0 and below 1")
+    if s.warm_up < 0:
+        raise UserError(f"--warm-up {s.warm_up} makes no sense; it must be at least 0")
+    if s.warm_up >= s.steps and s.warm_up:
+        raise UserError(f"--warm-up {s.warm_up} leaves no step at the full rate; it must be below --steps {s.steps}")
+    if s.cosine and s.seconds:
+        raise UserError("--cosine has to know its last step, which --seconds does not; use --steps, or leave --cosine out")
+    if s.n_kv_head < 0:
+        raise UserError(f"--n-kv-head {s.n_kv_head} makes no sense; it must be at least 0 (0: as many as --n-head)")
+    if s.min_lr and not s.cosine:
+        raise UserError(f"--min-lr {s.min_lr} does nothing without --cosine; add it, or leave --min-lr out")
+    if not 0 <= s.min_lr <= s.lr:
+        raise UserError(f"--min-lr {s.min_lr} makes no sense; it must be at least 0 and at most --lr {s.lr}")
+    if not 0 < s.beta2 < 1:
+        raise UserError(f"--beta2 {s.beta2} makes no sense; it must be above 0 and below 1")
+    for name in ("weight_decay", "clip", "seconds"):
+        if not 0 <= getattr(s, name) < float("inf"):
+            raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 0")
+    if not options.seeds:
+        raise UserError("--seeds names no seed; give one or more, for example --seeds 1 2 3")
+    for seed in options.seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seeds {seed} makes no sense; a seed is a whole number from 0 to 4294967295")
+    if len(set(options.seeds)) < len(options.seeds):
+        raise UserError(f"--seeds {' '.join(map(str, options.seeds))} names a seed twice; each seed gives one run")
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting: `n_embd` -> `--n-embd`."""
+    return "--" + name.replace("_", "-")
+
+
+def flags(defaults: Settings, s: Settings) -> str:
+    """The command-line flags that make `s` of `defaults`."""
+    changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(defaults, f.name)}
+    return " ".join(flag(k if v else f"no-{k}") if isinstance(v, bool) else f"{flag(k)} {shlex.quote(str(v))}" for k, v in changed.items())
+
+
+# ---- what a script refuses before it begins --------------------------------------------------------------------------
+
+
+def chosen_arms(plan: "Plan", options: Options, usual: list[str]) -> list[str]:
     for arm in options.arms:
         if arm not in plan.arms:
             raise UserError(f"arm {arm!r} is not known{nearest(arm, plan.arms)}; the arms of {plan.experiment}: {', '.join(plan.arms)}")
     return [arm for arm in plan.arms if arm in (options.arms or usual)]
 
 
-def device(plan: Plan, name: str) -> str:
+def device(plan: "Plan", name: str) -> str:
     if not any(plan.trains(arm) for arm in plan.arms):
         if name not in ("auto", "cpu"):
             raise UserError(f"--device {name} does nothing in {plan.experiment}: counting is done on the CPU; leave it out")
@@ -33,7 +157,7 @@ def device(plan: Plan, name: str) -> str:
     return name
 
 
-def check_settings(plan: Plan, arm: str, s: Settings) -> None:
+def check_settings(plan: "Plan", arm: str, s: Settings) -> None:
     """Refuse sizes that do not fit together, and settings that the model of this script would silently ignore."""
     own = plan.own(arm, s)
     if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and own.n_embd % own.n_head:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from common.definitions import ROOT
 from common.errors import UserError, nearest
+from common.paths import ROOT
 from common.settings import Settings
 
 DATA = ("corpus", "tokenizer")

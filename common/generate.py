@@ -15,10 +15,11 @@ from typing import Annotated
 
 import tyro
 
+from common.command_line import parse_as
 from common.errors import UserError, command, nearest
-from common.parsing import parse_as
-from common.runs import Run, load_run, locate, progress
-from common.sampling import Sampling, start_of, stream, texts
+from common.generation.load import Run, load_run, locate
+from common.generation.sampling import Sampling, start_of, stream, texts
+from common.lessons.run_folder import progress
 
 
 @dataclass(frozen=True)

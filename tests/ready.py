@@ -11,7 +11,7 @@ import runpy
 import sys
 import traceback
 
-for module in ("torch._dynamo", "common.boards", "common.model.gpt", "common.run"):  # the first: an optimizer imports it
+for module in ("torch._dynamo", "common.report.overviews", "common.model.gpt", "common.run"):  # the first: an optimizer imports it
     importlib.import_module(module)
 
 

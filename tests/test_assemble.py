@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import checkpoint, config_file, lesson, results
+from common import config_file, lessons, results
+from common.command_line import parse
 from common.errors import UserError
-from common.lesson import ROOT
+from common.generation.sampling import Sampling, generate
 from common.model import PARTS, assemble
-from common.parsing import parse
-from common.sampling import Sampling, generate
+from common.paths import ROOT
 from common.settings import MICRO_ARCH, PartSettings
-from common.train import auxiliary_loss
+from common.training import checkpoint
+from common.training.loop import auxiliary_loss
 
 ASSEMBLE = "08_micro_arch/assemble"
 CONFIGS = sorted((ROOT / "08_micro_arch/configs").glob("*.yaml"))
@@ -51,7 +52,7 @@ def pairwise() -> list[dict]:
 def goes_through_everything(names: dict, folder) -> None:
     """Builds, gives finite logits, takes a step that lowers the loss, decodes with its cache as without, comes back from a checkpoint."""
     s = replace(TINY, **names)
-    model = lesson.build_model(assemble, s, V, 1)
+    model = lessons.build_model(assemble, s, V, 1)
     ids = torch.randint(V, (2, 12))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
@@ -71,7 +72,7 @@ def goes_through_everything(names: dict, folder) -> None:
     ]
     assert torch.equal(*texts), names
     checkpoint.save(folder / "checkpoint.safetensors", model, optimizer, {"experiment": ASSEMBLE, "step": 4})
-    other = lesson.build_model(assemble, s, V, 2).eval()
+    other = lessons.build_model(assemble, s, V, 2).eval()
     checkpoint.restore_model(checkpoint.load(folder / "checkpoint.safetensors"), other)
     assert torch.equal(other(ids), model(ids)), names
 
@@ -101,12 +102,12 @@ def test_the_whole_product_goes_together(attention, feed_forward, tmp_path):
 
 
 def test_the_taught_assembling_is_the_graduated_one():
-    plan = lesson.course_plan(ASSEMBLE)
+    plan = lessons.course_plan(ASSEMBLE)
     taught = vars(sys.modules[plan.describe.__module__])["assemble"]
     ids = torch.randint(V, (2, 12))
     for names in pairwise()[::5]:
         s = replace(TINY, **names)
-        assert torch.equal(*(lesson.build_model(build, s, V, 1).eval()(ids) for build in (taught, assemble)))
+        assert torch.equal(*(lessons.build_model(build, s, V, 1).eval()(ids) for build in (taught, assemble)))
     for build in (taught, assemble):
         with pytest.raises(ValueError, match="'linear' does not go with position 'rope': it has no scores"):
             build(replace(TINY, attention="linear", position="rope"), V)
@@ -118,7 +119,7 @@ def test_the_taught_assembling_is_the_graduated_one():
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_file_of_the_course_is_a_model(path):
-    plan = lesson.course_plan(ASSEMBLE)
+    plan = lessons.course_plan(ASSEMBLE)
     s, _ = parse(plan.defaults, "", ["--config", str(path)])
     with torch.device("meta"):
         model = assemble(s, 1024)
@@ -134,18 +135,18 @@ def test_every_file_of_the_course_is_a_model(path):
 )
 def test_the_files_of_the_courses_own_models_are_those_models(name, line):
     """The same settings, the same weights and the same logits as the line of the course."""
-    reference = lesson.refer(line)
-    plan = lesson.course_plan(reference.experiment)
+    reference = lessons.refer(line)
+    plan = lessons.course_plan(reference.experiment)
     theirs = plan.own(reference.arm, plan.settings())
-    ours, _ = parse(lesson.course_plan(ASSEMBLE).defaults, "", ["--config", f"08_micro_arch/configs/{name}.yaml"])
+    ours, _ = parse(lessons.course_plan(ASSEMBLE).defaults, "", ["--config", f"08_micro_arch/configs/{name}.yaml"])
     assert vars(theirs).items() <= vars(ours).items()
     ids = torch.randint(V, (2, 30))
-    logits = [lesson.build_model(build, s, V, 1)(ids) for build, s in ((plan.arms[reference.arm], theirs), (assemble, ours))]
+    logits = [lessons.build_model(build, s, V, 1)(ids) for build, s in ((plan.arms[reference.arm], theirs), (assemble, ours))]
     torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-6)
 
 
 def test_the_larger_file_is_what_it_says():
-    s, _ = parse(lesson.course_plan(ASSEMBLE).defaults, "", ["--config=08_micro_arch/configs/six_layers.yaml"])
+    s, _ = parse(lessons.course_plan(ASSEMBLE).defaults, "", ["--config=08_micro_arch/configs/six_layers.yaml"])
     assert (s.n_layer, s.n_embd, s.n_head, s.block_size) == (6, 256, 8, 256)
     assert (s.attention, s.feed_forward, s.norm, s.position) == ("flash", "swiglu", "rmsnorm", "sinusoidal")
 
@@ -154,7 +155,7 @@ def test_flags_change_what_the_file_says_and_the_file_what_the_script_says(tmp_p
     file = tmp_path / "mine.yaml"
     text = "model:\n  n_layer: 2\n  norm: rmsnorm\n  capacity: 2\ndata:\ntraining:\n  lr: 1e-3\n  cosine: true\n"
     file.write_text(text, encoding="utf-8")
-    defaults = lesson.course_plan(ASSEMBLE).defaults
+    defaults = lessons.course_plan(ASSEMBLE).defaults
     s, _ = parse(
         defaults, "", ["--config", str(file), "--model.n-layer", "6", "--training.min-lr=1e-4", "--model.qk-norm", "--n-head", "2"]
     )

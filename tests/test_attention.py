@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from common import lesson
+from common import lessons
 from common.model import assemble, part
 from common.model.norm import RMSNorm
 from common.model.position import Position
 from common.settings import PartSettings, Settings
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}  # gradients of scores times 30 are in the thousands
-TAUGHT = vars(sys.modules[lesson.course_plan("08_micro_arch/attention").measure.__module__])
+TAUGHT = vars(sys.modules[lessons.course_plan("08_micro_arch/attention").measure.__module__])
 explicit, tiled, library, local, linear = (TAUGHT[name] for name in ("explicit", "tiled", "library", "local", "linear"))
 
 
@@ -134,7 +134,7 @@ def test_none_sees_the_future(mix):
 @pytest.mark.parametrize("arm", ["full-64", "local-64", "linear-64"])
 def test_every_kind_decodes_with_a_cache(arm, parts):
     s = Settings(n_layer=2, n_head=4, n_embd=32, block_size=48)
-    model = lesson.build_model(lesson.course_plan("08_micro_arch/attention").arms[arm], s, 65, 1).double().eval()
+    model = lessons.build_model(lessons.course_plan("08_micro_arch/attention").arms[arm], s, 65, 1).double().eval()
     for p in model.parameters():
         p.add_(0.2 * torch.randn_like(p))
     ids, cache = torch.randint(65, (2, 40)), model.new_cache()
@@ -229,7 +229,7 @@ def test_linear_attention_has_no_scores_to_act_on(position):
 
 
 def test_each_context_costs_as_many_tokens():
-    plan = lesson.course_plan("08_micro_arch/attention")
+    plan = lessons.course_plan("08_micro_arch/attention")
     for arm in plan.arms:
         s = plan.own(arm, plan.defaults)
         assert s.block_size * s.batch_size == 1024 and arm.endswith(f"-{s.block_size}")
@@ -238,7 +238,7 @@ def test_each_context_costs_as_many_tokens():
 
 def test_the_peak_of_memory_is_seen():
     """Also where earlier work of the process needed more than is asked for now."""
-    from common import memory
+    from common.training import memory
 
     memory.free_at_once()
     with contextlib.suppress(AttributeError, OSError):

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from common import results
+from common.command_line import parse
 from common.errors import UserError
-from common.parsing import parse
 from common.settings import Settings
 
 BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_residual_norm/dropout"

@@ -15,14 +15,20 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from common import boards, checkpoint, lesson, memory, pictures, receipts, results, runs
+from common import results
+from common.command_line import flags, parse
 from common.data import text_data
+from common.data.corpora import family_of
 from common.errors import UserError
-from common.evidence import Measured
-from common.lesson import ROOT, course_plan
-from common.parsing import flags, parse
+from common.generation.load import Run, load_run
+from common.lessons import receipts
+from common.lessons.course import course_plan
+from common.paths import ROOT
+from common.report import overviews, pictures
+from common.report.evidence import Measured
 from common.settings import Arm, Settings
 from common.tools import attention_map
+from common.training import checkpoint, memory
 
 MAP = "05_residual_norm/depth_map"
 
@@ -81,7 +87,7 @@ def test_the_map_is_resumed_cell_by_cell(script, own_logs, text_file):
     assert len(rows) == 6 and len(rows.drop_duplicates(["arm", "seed"])) == 6
     again = sum(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert again >= done_before, "a finished cell was trained again"
-    drawn = cells(next(own_logs.glob("runs/05_residual_norm/depth_map/board-*/map.csv")))
+    drawn = cells(next(own_logs.glob("runs/05_residual_norm/depth_map/overview-*/map.csv")))
     assert {(c["arm"], int(c["seed"]), float(c["test_bpc"])) for c in drawn} == {(r.arm, r.seed, r.test_bpc) for r in rows.itertuples()}
 
 
@@ -118,19 +124,19 @@ def test_a_cell_of_code_that_was_proved_equal_is_not_trained_again(script, own_l
 
 def test_a_diverged_cell_is_marked(tmp_path):
     found = [("plain", "1", "plain-1", 1, 3.0), ("plain", "2", "plain-2", 1, None), ("plain", "2", "plain-2", 2, 4.0)]
-    path = boards.heat_map(found, ("blocks", "bits"), "title", tmp_path / "map")
+    path = overviews.heat_map(found, ("blocks", "bits"), "title", tmp_path / "map")
     assert path.exists() and [c["test_bpc"] for c in cells(path.with_suffix(".csv"))] == ["3.0", "nan", "4.0"]
 
 
 def test_a_changed_cell_of_a_tracked_map_is_found(tmp_path, tracked):
     paths = sorted((tracked / "plots").glob(f"{MAP.replace('/', '_')}_*.csv"))
     assert [path.stem.split("_")[-1] for path in paths] == ["gradient", "map"]
-    assert pictures.board_problems(Measured(), MAP, paths) == []
+    assert pictures.overview_problems(Measured(), MAP, paths) == []
     for path in paths:
         text = path.read_text(encoding="utf-8")
         value = text.splitlines()[1].split(",")[-1]
         path.write_text(text.replace(value, str(float(value) + 0.1), 1), encoding="utf-8")
-        assert pictures.board_problems(Measured(), MAP, paths)[0].startswith(f"{path.name}: what it says of plain-1, seed 1")
+        assert pictures.overview_problems(Measured(), MAP, paths)[0].startswith(f"{path.name}: what it says of plain-1, seed 1")
         path.write_text("\n".join(line for line in text.splitlines() if "plain-4," not in line), encoding="utf-8")
         if path.stem.endswith("map"):
             assert "lack plain-4, seed 1" in pictures.table_problems(Measured(), MAP, [path])[0]
@@ -192,10 +198,10 @@ def test_the_estimate_is_what_is_really_kept(text_file):
 
 @pytest.fixture
 def trained(script, own_logs, text_file):
-    def train(experiment: str) -> runs.Run:
+    def train(experiment: str) -> Run:
         done = script(experiment, f"--corpus {text_file} --steps 3 --batch-size 4")
         assert done.returncode == 0, done.stderr
-        return runs.load_run(next(own_logs.glob(f"runs/{experiment}/*/checkpoint.safetensors")).parent)
+        return load_run(next(own_logs.glob(f"runs/{experiment}/*/checkpoint.safetensors")).parent)
 
     return train
 
@@ -265,9 +271,9 @@ def test_a_model_without_attention_says_so(trained):
 
 
 def test_the_built_in_library_corpus_is_the_same_every_time():
-    from common.corpora import load_text
+    from common.data.corpora import load_text
 
     corpus = load_text("stdlib")
     assert corpus == load_text("stdlib") and corpus.name.startswith("stdlib-3.") and corpus.family == "stdlib"
     assert 5_000_000 < len(corpus.text) < 12_000_000 and corpus.text.isascii() and len(set(corpus.text)) < 100
-    assert lesson.family_of("stdlib") == "stdlib"
+    assert family_of("stdlib") == "stdlib"

@@ -15,11 +15,12 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import bpe, lesson
+from common import lessons
+from common.data import bpe
+from common.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, from_state, load, make
 from common.errors import UserError
-from common.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, from_state, load, make
 
-TAUGHT = runpy.run_path(str(lesson.ROOT / "07_tokenizer_gqa/bpe.py"))["BPE"]
+TAUGHT = runpy.run_path(str(lessons.ROOT / "07_tokenizer_gqa/bpe.py"))["BPE"]
 BOTH = pytest.mark.parametrize("train", [TAUGHT.train, BPETokenizer.train], ids=["taught", "graduated"])
 DATA = Path(os.environ.get("GPT_STAIRCASE_DATA") or "nowhere")
 END = bpe.END
@@ -181,7 +182,7 @@ def test_what_no_vocabulary_can_be_learned_from(train):
 @pytest.mark.skipif(not (DATA / "tinyshakespeare.txt").exists(), reason="needs tinyshakespeare.txt in GPT_STAIRCASE_DATA")
 def test_each_arm_sees_as_much_text():
     """What the script says of tinyshakespeare: 2048 characters in the windows of a step, 192 in a window of equal context."""
-    plan, text = lesson.course_plan("07_tokenizer_gqa/bpe"), (DATA / "tinyshakespeare.txt").read_text(encoding="utf-8")
+    plan, text = lessons.course_plan("07_tokenizer_gqa/bpe"), (DATA / "tinyshakespeare.txt").read_text(encoding="utf-8")
     train = text[: int(0.9 * len(text))]
     for name in ("char", "byte", "bpe-512", "bpe-1024", "bpe-2048", "bpe-4096"):
         own, wide = (plan.own(arm, plan.defaults) for arm in (name, f"{name}-context"))
@@ -258,7 +259,7 @@ print(json.dumps([most - before, count]))
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "documents.jsonl").exists(), reason="needs documents.jsonl in GPT_STAIRCASE_DATA")
 def test_17_megabytes_in_a_minute_and_encoded_in_constant_memory(tmp_path):
-    places = {"root": str(lesson.ROOT), "path": str(DATA / "documents.jsonl"), "script": str(lesson.ROOT / "07_tokenizer_gqa/bpe.py")}
+    places = {"root": str(lessons.ROOT), "path": str(DATA / "documents.jsonl"), "script": str(lessons.ROOT / "07_tokenizer_gqa/bpe.py")}
     run = [sys.executable, "-c"]
     done = subprocess.run([*run, MEASURE.format(**places)], capture_output=True, text=True, check=True)
     spent, peak, vocab_size, state = json.loads(done.stdout)

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import lesson
+from common import lessons
+from common.generation.sampling import Sampling, generate
 from common.model.attention import MultiHeadAttention
 from common.model.gpt import GPT
 from common.model.head import TiedHead, UntiedHead
-from common.sampling import Sampling, generate
 from common.settings import Settings
 
 V = 65
 SIZE = Settings(n_layer=3, n_head=4, n_embd=32, block_size=256)
-CACHED = runpy.run_path(str(lesson.ROOT / "07_tokenizer_gqa/kv_cache.py"))["MultiHeadAttention"]
-GROUPED = runpy.run_path(str(lesson.ROOT / "07_tokenizer_gqa/gqa.py"))["MultiHeadAttention"]
+CACHED = runpy.run_path(str(lessons.ROOT / "07_tokenizer_gqa/kv_cache.py"))["MultiHeadAttention"]
+GROUPED = runpy.run_path(str(lessons.ROOT / "07_tokenizer_gqa/gqa.py"))["MultiHeadAttention"]
 ATTENTION = {"graduated": MultiHeadAttention, "kv_cache": CACHED, "gqa": GROUPED}
 KINDS = [("graduated", 4), ("graduated", 2), ("graduated", 1), ("kv_cache", 4), ("gqa", 4), ("gqa", 2), ("gqa", 1)]
 
@@ -133,7 +133,7 @@ def test_a_position_outside_the_window_is_refused():
 
 @torch.no_grad()
 def test_the_loop_that_was_taught_writes_what_generate_writes():
-    greedy = runpy.run_path(str(lesson.ROOT / "07_tokenizer_gqa/kv_cache.py"))["greedy"]
+    greedy = runpy.run_path(str(lessons.ROOT / "07_tokenizer_gqa/kv_cache.py"))["greedy"]
     built, start = model("kv_cache"), torch.randint(V, (2, 9))
     expected = torch.stack(list(generate(built, start, 256, 30, Sampling(temperature=0))), dim=1)
     assert torch.equal(greedy(built, start, 30, built.new_cache())[:, 9:], expected)
@@ -163,7 +163,7 @@ def test_heads_that_do_not_divide_are_refused(in_process):
 
 @pytest.mark.parametrize(("name", "graduated"), [("TiedHead", TiedHead), ("UntiedHead", UntiedHead)])
 def test_heads_are_those_that_were_taught(name, graduated):
-    taught = runpy.run_path(str(lesson.ROOT / "07_tokenizer_gqa/weight_tying.py"))[name]
+    taught = runpy.run_path(str(lessons.ROOT / "07_tokenizer_gqa/weight_tying.py"))[name]
     pair = []
     for head in (taught, graduated):
         torch.manual_seed(3)

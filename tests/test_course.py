@@ -9,10 +9,12 @@ import time
 
 import pytest
 
-from common import pictures, results
-from common.evidence import Measured
-from common.header import read_header
-from common.lesson import COURSE, ROOT, course_references, refer
+from common import results
+from common.lessons.course import COURSE, course_references, refer
+from common.lessons.header import read_header
+from common.paths import ROOT
+from common.report import pictures
+from common.report.evidence import Measured
 
 
 def course(*arguments: str, **environment) -> subprocess.CompletedProcess:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import corpora
-from common.corpora import Source, load_names, load_text
-from common.data import names_data, text_data
+from common.data import corpora, names_data, text_data
+from common.data.corpora import Source, load_names, load_text
 from common.errors import UserError
 from common.settings import NamesSettings, Settings
 

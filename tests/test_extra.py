@@ -5,10 +5,13 @@ import shutil
 
 import pytest
 
-from common import extra, pictures, plots, readme, results
+from common import results
 from common.errors import UserError
-from common.evidence import Measured
-from common.lesson import Plan, course_plan, refer
+from common.lessons.course import course_plan, refer
+from common.lessons.plan import Plan
+from common.report import pictures, plots, readme
+from common.report.evidence import Measured
+from common.results import extra
 from common.tools import course
 
 POSITION = "08_micro_arch/position"
@@ -41,7 +44,7 @@ def test_a_run_logs_its_scores_once(script, own_logs):
     assert set(found.seed) == {1} and (found.value > 1).all()
     assert script(POSITION, f"{SHORT} --arms learned rope --resume").returncode == 0
     assert len(extra.read()) == 5
-    table = next(own_logs.glob(f"runs/{POSITION}/board-*/lengths.csv"))
+    table = next(own_logs.glob(f"runs/{POSITION}/overview-*/lengths.csv"))
     with table.open(encoding="utf-8", newline="") as file:
         assert [(line["arm"], line["what"], float(line["value"])) for line in csv.DictReader(file)] == [
             (row.arm, row.what, row.value) for row in found.itertuples()
@@ -87,7 +90,7 @@ def test_a_score_that_the_picture_makes_up_is_found(scored):
         written = [(*line[:4], line[4] + wrong) for line in lines]
         with table.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("arm", "seed", "x", "what", "value"), *written])
-        found = [p for p in pictures.board_problems(Measured(), POSITION, [table]) if "scores say" in p]
+        found = [p for p in pictures.overview_problems(Measured(), POSITION, [table]) if "scores say" in p]
         assert bool(found) == bool(wrong), found
 
 

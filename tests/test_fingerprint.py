@@ -9,12 +9,14 @@ import sys
 
 import pytest
 
-from common import definitions, fingerprint, receipts, results
-from common.configuration import INTRODUCED, config_hash
-from common.definitions import ROOT, Place
+from common import results
 from common.errors import UserError
-from common.lesson import COURSE, course_plan, course_references, refer
-from common.settings import FIRST, NamesSettings, PartSettings
+from common.generation.load import load_run
+from common.lessons import definitions, fingerprint, receipts
+from common.lessons.course import COURSE, course_plan, course_references, refer
+from common.lessons.definitions import Place
+from common.paths import ROOT
+from common.settings import FIRST, INTRODUCED, NamesSettings, PartSettings, config_hash
 from common.tools import prove as prover
 
 LINES = ("01_bigram/by_hand", "01_bigram/ngram:3", "01_bigram/names_mlp", "02_attention/positions", "05_residual_norm/depth_map:pre-LN-4",
@@ -59,24 +61,24 @@ def edit(folder, name: str, old: str, new: str) -> None:
 
 
 STALE = {
-    "AdamW's first beta": ("common/train.py", "betas=(0.9,", "betas=(0.8,", LOOP),
-    "the rate halved in the loop": ("common/train.py", "= learning_rate(s, step)", "= learning_rate(s, step) / 2", LOOP),
-    "the order of two lines of the loop": ("common/train.py", "        optimizer.zero_grad()\n        total.backward()",
+    "AdamW's first beta": ("common/training/loop.py", "betas=(0.9,", "betas=(0.8,", LOOP),
+    "the rate halved in the loop": ("common/training/loop.py", "= learning_rate(s, step)", "= learning_rate(s, step) / 2", LOOP),
+    "the order of two lines of the loop": ("common/training/loop.py", "        optimizer.zero_grad()\n        total.backward()",
                                            "        total.backward()\n        optimizer.zero_grad()", LOOP),
-    "the warm-up": ("common/train.py", "s.lr * (step + 1) / (s.warm_up + 1)", "s.lr * (step + 1) / s.warm_up", LOOP),
-    "the split": ("common/data.py", "int(0.9 * len(corpus.text))", "int(0.5 * len(corpus.text))", TEXT),
-    "the choice of a batch": ("common/data.py", "default_rng((self.seed, step))", "default_rng((step, self.seed))", SAMPLED),
-    "the metric's division": ("common/metrics.py", "math.log(2) / self.characters", "math.log(2) / self.tokens", set(LINES)),
-    "what is scored": ("common/record.py", "score(model, data.test,", "score(model, data.validation,", set(LINES)),
-    "the seed of the weights": ("common/lesson.py", "torch.manual_seed(seed)", "torch.manual_seed(seed + 1)", set(LINES)),
-    "which pair is joined first": ("common/bpe.py", "heapq.heappop(heap)", "heap.pop()", TEXT),
+    "the warm-up": ("common/training/loop.py", "s.lr * (step + 1) / (s.warm_up + 1)", "s.lr * (step + 1) / s.warm_up", LOOP),
+    "the split": ("common/data/splits.py", "int(0.9 * len(corpus.text))", "int(0.5 * len(corpus.text))", TEXT),
+    "the choice of a batch": ("common/data/splits.py", "default_rng((self.seed, step))", "default_rng((step, self.seed))", SAMPLED),
+    "the metric's division": ("common/training/metrics.py", "math.log(2) / self.characters", "math.log(2) / self.tokens", set(LINES)),
+    "what is scored": ("common/results/row.py", "score(model, data.test,", "score(model, data.validation,", set(LINES)),
+    "the seed of the weights": ("common/lessons/plan.py", "torch.manual_seed(seed)", "torch.manual_seed(seed + 1)", set(LINES)),
+    "which pair is joined first": ("common/data/bpe.py", "heapq.heappop(heap)", "heap.pop()", TEXT),
     "which pair is joined first, as taught": ("07_tokenizer_gqa/bpe.py", "heappop(heap)", "heap.pop()", {"07_tokenizer_gqa/bpe:bpe-1024"}),
     "an operator of a part": ("common/model/attention.py", "2 * self.n_kv_head) * size", "3 * self.n_kv_head) * size", BASE),
     "a constant of a part": ("common/model/gpt.py", "std=0.02 /", "std=0.03 /", BASE),
     "an operator of a script": ("02_attention/positions.py", "** 0.5 ", "** 0.4 ", {"02_attention/positions"}),
     "a constant of a script": ("06_transformer/gpt.py", "std=0.02 /", "std=0.03 /", {"06_transformer/gpt"}),
     "a base class": ("common/model/norm.py", "class LayerNorm(nn.LayerNorm)", "class LayerNorm(nn.RMSNorm)", BASE),
-    "what an import means": ("common/train.py", "from torch.nn import functional as F", "from mine import functional as F", LOOP),
+    "what an import means": ("common/training/loop.py", "from torch.nn import functional as F", "from mine import functional as F", LOOP),
 }  # fmt: skip
 
 
@@ -93,27 +95,27 @@ def test_an_edit_that_changes_numbers_makes_rows_stale(what, copy):
 
 VALID = {
     "a local variable renamed in the attention": ("common/model/attention.py", "heads", "joined"),
-    "a local variable renamed in the loop": ("common/train.py", "logits", "scores"),
-    "a docstring": ("common/train.py", "Train `model` in place with AdamW.", "Train it."),
+    "a local variable renamed in the loop": ("common/training/loop.py", "logits", "scores"),
+    "a docstring": ("common/training/loop.py", "Train `model` in place with AdamW.", "Train it."),
     "a comment": ("02_attention/positions.py", "# (B, T, T); ", "# "),
-    "an annotation": ("common/metrics.py", "split, device: str", "split: object, device: str"),
+    "an annotation": ("common/training/metrics.py", "split, device: str", "split: object, device: str"),
     "an error's wording in the positions": ("common/model/position.py", "is outside the window of", "is not in the window of"),
-    "an error's wording in the tokenizer": ("common/tokenizer.py", "is not known", "means nothing here"),
+    "an error's wording in the tokenizer": ("common/data/tokenizer.py", "is not known", "means nothing here"),
     "a picture's title": ("07_tokenizer_gqa/bpe.py", "What does a tokenizer buy?", "What do tokens buy?"),
     "what is drawn": ("02_attention/positions.py", "data.first_line()", "data.first_line(12)"),
     "what is looked at": ("05_residual_norm/depth_map.py", "p.grad.double().norm()", "p.grad.norm()"),
-    "the line that is drawn": ("common/data.py", "if len(line) > 20", "if len(line) > 10"),
+    "the line that is drawn": ("common/data/splits.py", "if len(line) > 20", "if len(line) > 10"),
     "a fit of finished runs": ("06_transformer/sizes.py", "p0=(1.0, 1.0, 0.3)", "p0=(2.0, 1.0, 0.3)"),
     "a class beside": ("common/model/norm.py", "class LayerNorm", "class Other(nn.Module):\n    pass\n\n\nclass LayerNorm"),
-    "a function beside": ("common/train.py", "def adamw", "def other(x):\n    return x\n\n\ndef adamw"),
-    "an import sorted": ("common/train.py", "import torch\nfrom torch import nn\n", "from torch import nn\nimport torch\n"),
-    "an import beside": ("common/data.py", "import random\n", "import random\nimport math\n"),
-    "another name for an import": ("common/record.py", "from common.metrics import PROTOCOL, Score, score",
-                                   "from common import metrics\nfrom common.metrics import PROTOCOL, Score, score"),
-    "a progress bar": ("common/journal.py", "unit=\"step\"", "unit=\"steps\""),
+    "a function beside": ("common/training/loop.py", "def adamw", "def other(x):\n    return x\n\n\ndef adamw"),
+    "an import sorted": ("common/training/loop.py", "import torch\nfrom torch import nn\n", "from torch import nn\nimport torch\n"),
+    "an import beside": ("common/data/splits.py", "import random\n", "import random\nimport math\n"),
+    "another name for an import": ("common/results/row.py", "from common.training.metrics import PROTOCOL, Score, score",
+                                   "from common.training import metrics\nfrom common.training.metrics import PROTOCOL, Score, score"),
+    "a progress bar": ("common/training/recorder.py", "unit=\"step\"", "unit=\"steps\""),
     "a new setting": ("common/settings.py", "    n_kv_head: int = 0\n", "    n_kv_head: int = 0\n    other: int = 3\n"),
-    "how a text is fetched": ("common/corpora.py", "timeout=10", "timeout=20"),
-    "how names are sampled": ("common/sampling.py", "for _ in range(20)", "for _ in range(30)"),
+    "how a text is fetched": ("common/data/corpora.py", "timeout=10", "timeout=20"),
+    "how names are sampled": ("common/generation/sampling.py", "for _ in range(20)", "for _ in range(30)"),
 }  # fmt: skip
 
 
@@ -154,7 +156,7 @@ def test_a_decorated_function_is_followed_to_where_it_was_written():
         places, _ = fingerprint.describe(course_plan(experiment).measure)
         assert {place.path.relative_to(ROOT).as_posix() for place in places} == {f"{experiment}.py"}
         found[experiment] = fingerprint.reached(places)
-    assert "common/sampling.py:generate." in found["07_tokenizer_gqa/gqa"]
+    assert "common/generation/sampling.py:generate." in found["07_tokenizer_gqa/gqa"]
     assert "07_tokenizer_gqa/kv_cache.py:greedy." in found["07_tokenizer_gqa/kv_cache"]
 
 
@@ -219,7 +221,6 @@ def test_receipts_lead_from_code_to_code(own_logs):
 
 def test_rows_curves_and_checkpoints_of_proved_code_are_good(script, own_logs):
     """The row counts, a run is gone on from, and its checkpoint is loaded."""
-    from common import runs
 
     assert script("02_attention/bigram", "--corpus pydoc --steps 4").returncode == 0
     code = refer("bigram").code
@@ -227,9 +228,9 @@ def test_rows_curves_and_checkpoints_of_proved_code_are_good(script, own_logs):
     path.write_bytes(path.read_bytes().replace(code.encode(), b"0" * 12))
     results.results_path().write_text(results.results_path().read_text(encoding="utf-8").replace(code, "0" * 12), encoding="utf-8")
     with pytest.raises(UserError, match="another version"):
-        runs.load_run(path.parent)
+        load_run(path.parent)
     receipts.append(receipt("0" * 12, code, config_hash=results.read().config_hash[0]))
-    assert runs.load_run(path.parent)
+    assert load_run(path.parent)
     again = script("02_attention/bigram", "--corpus pydoc --steps 4 --resume")
     assert again.returncode == 0 and "begins at step 0" not in again.stdout and len(results.read()) == 1
 
@@ -288,7 +289,7 @@ def history(tmp_path):
 def test_a_refactoring_keeps_its_rows_and_a_changed_bit_does_not(history):
     folder, commit, prove = history
     commit()
-    edit(folder, "common/train.py", "            loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())\n",
+    edit(folder, "common/training/loop.py", "            loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())\n",
          "            flat = logits.flatten(0, -2)\n            loss = F.cross_entropy(flat, y.flatten())\n")  # fmt: skip
     refused = prove()
     assert refused.returncode == 2 and "changes that are in no commit; commit them first" in refused.stderr
@@ -298,21 +299,21 @@ def test_a_refactoring_keeps_its_rows_and_a_changed_bit_does_not(history):
     lines = (folder / "logs/receipts.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2 and f",{second}," in lines[1]
     assert "0 lines have rows of other code" in prove().stdout
-    edit(folder, "common/train.py", "flat = logits.flatten(0, -2)", "flat = logits.flatten(0, -2) * 1.0000001")
+    edit(folder, "common/training/loop.py", "flat = logits.flatten(0, -2)", "flat = logits.flatten(0, -2) * 1.0000001")
     commit()
     changed = prove()
     assert changed.returncode == 1 and f"different from {second}: loss at step" in changed.stdout, changed.stdout
-    edit(folder, "common/train.py", " * 1.0000001", "")
+    edit(folder, "common/training/loop.py", " * 1.0000001", "")
     edit(
         folder,
-        "common/train.py",
+        "common/training/loop.py",
         "        return s.lr * (step + 1) / (s.warm_up + 1)\n    if",
         "        return s.lr * (step + 1) / (s.warm_up + 1)\n    if step > 700: return s.lr * 0.999999\n    if",
     )
     commit()
     late = prove()
     assert late.returncode == 1 and f"different from {second}: " in late.stdout, late.stdout
-    edit(folder, "common/train.py", "    if step > 700: return s.lr * 0.999999\n", "    nothing_is_here\n")
+    edit(folder, "common/training/loop.py", "    if step > 700: return s.lr * 0.999999\n", "    nothing_is_here\n")
     commit()
     broken = prove()
     assert broken.returncode == 1 and "not proved: the present code cannot be run here: NameError" in broken.stdout, broken.stdout

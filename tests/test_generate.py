@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from common import generate, runs, sampling
+from common import generate
+from common.data.tokenizer import ByteTokenizer, CharTokenizer
 from common.errors import UserError
+from common.generation import sampling
+from common.generation.load import load_run
+from common.generation.sampling import Sampling, filtered
 from common.model.gpt import GPT
-from common.sampling import Sampling, filtered
 from common.settings import Settings
-from common.tokenizer import ByteTokenizer, CharTokenizer
 
 
 class Fixed(nn.Module):
@@ -209,4 +211,4 @@ def test_bad_input_is_one_line(arguments, said, capsys, monkeypatch):
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="no checkpoint at"):
-        runs.load_run(tmp_path)
+        load_run(tmp_path)

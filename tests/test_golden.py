@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import data, lesson, metrics, train
-from common.lesson import course_plan, refer
+from common import lessons
+from common.data import splits
+from common.lessons.course import course_plan, refer
+from common.training import loop, metrics
 
 TOLERANCE = 2e-4
 STEPS = 20
@@ -38,7 +40,7 @@ RECORDED = Path(__file__).with_name("golden.json")
 
 
 class Losses:
-    """Stands in for the journal: it keeps the loss of every step, and nothing else."""
+    """Stands in for the recorder: it keeps the loss of every step, and nothing else."""
 
     def __init__(self):
         self.found: list[float] = []
@@ -108,24 +110,24 @@ def test_twenty_steps_give_the_recorded_losses(line, texts):
 
 
 def test_every_stage_has_a_line():
-    assert {line.split("/")[0] for line in LINES} == {experiment.split("/")[0] for experiment in lesson.COURSE}
+    assert {line.split("/")[0] for line in LINES} == {experiment.split("/")[0] for experiment in lessons.COURSE}
 
 
 # ---- faults that have to be seen -------------------------------------------------------------------------------------
 
 FAULTS = {
-    "half the rate": (train, "02_attention/multi_head", '= learning_rate(s, step)', '= learning_rate(s, step) / 2'),
-    "two lines swapped": (train, "02_attention/multi_head", "optimizer.zero_grad()\n        total.backward()",
+    "half the rate": (loop, "02_attention/multi_head", '= learning_rate(s, step)', '= learning_rate(s, step) / 2'),
+    "two lines swapped": (loop, "02_attention/multi_head", "optimizer.zero_grad()\n        total.backward()",
                           "total.backward()\n        optimizer.zero_grad()"),
-    "gradients that add up": (train, "02_attention/multi_head", "optimizer.zero_grad()", "pass"),
-    "no decay": (train, "02_attention/multi_head", '"weight_decay": s.weight_decay}]', '"weight_decay": 0.0}]'),
-    "another beta": (train, "03_ffn/feed_forward:gelu", "betas=(0.9, s.beta2)", "betas=(0.8, s.beta2)"),
-    "no clipping": (train, "06_transformer/gpt", "if s.clip:", "if False:"),
-    "no cosine": (train, "06_transformer/gpt", "if not s.cosine:", "if True:"),
-    "no warm-up": (train, "07_tokenizer_gqa/gqa:gqa", "if step < s.warm_up:", "if False:"),
-    "data shifted by one": (data, "02_attention/multi_head", "return windows[:, :-1], windows[:, 1:]",
+    "gradients that add up": (loop, "02_attention/multi_head", "optimizer.zero_grad()", "pass"),
+    "no decay": (loop, "02_attention/multi_head", '"weight_decay": s.weight_decay}]', '"weight_decay": 0.0}]'),
+    "another beta": (loop, "03_ffn/feed_forward:gelu", "betas=(0.9, s.beta2)", "betas=(0.8, s.beta2)"),
+    "no clipping": (loop, "06_transformer/gpt", "if s.clip:", "if False:"),
+    "no cosine": (loop, "06_transformer/gpt", "if not s.cosine:", "if True:"),
+    "no warm-up": (loop, "07_tokenizer_gqa/gqa:gqa", "if step < s.warm_up:", "if False:"),
+    "data shifted by one": (splits, "02_attention/multi_head", "return windows[:, :-1], windows[:, 1:]",
                             "return windows[:, :-1], windows[:, :-1]"),
-    "another split": (data, "02_attention/multi_head", "int(0.9 * len(corpus.text))", "int(0.5 * len(corpus.text))"),
+    "another split": (splits, "02_attention/multi_head", "int(0.9 * len(corpus.text))", "int(0.5 * len(corpus.text))"),
     "another metric": (metrics, "02_attention/multi_head", "math.log(2) / self.characters", "math.log(2) / self.tokens / 2"),
 }  # fmt: skip
 
@@ -140,11 +142,11 @@ def test_a_fault_is_seen(fault, texts):
     before = dict(module.__dict__)
     try:
         exec(compile(source.replace(right, wrong), module.__file__, "exec"), module.__dict__)
-        loop = module.train if module is train else None
-        broken = dataclasses.replace(plan, load=data.text_data)
+        train = module.train if module is loop else None
+        broken = dataclasses.replace(plan, load=splits.text_data)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys.modules[__name__], "course_plan", lambda _: broken)
-            assert largest_difference(figures(line, texts, loop), recorded(line)) > 5 * TOLERANCE
+            assert largest_difference(figures(line, texts, train), recorded(line)) > 5 * TOLERANCE
     finally:
         module.__dict__.clear()
         module.__dict__.update(before)

@@ -10,9 +10,14 @@ import pandas as pd
 import pytest
 import safetensors.torch
 
-from common import checkpoint, corpora, data, generate, results, runs
+from common import generate, results
+from common.data import corpora, splits
 from common.errors import UserError
-from common.lesson import ROOT, course_plan
+from common.generation.load import load_run
+from common.lessons import run_folder
+from common.lessons.course import course_plan
+from common.paths import ROOT
+from common.training import checkpoint
 
 # ---- a run that was stopped ------------------------------------------------------------------------------------------
 
@@ -33,14 +38,14 @@ def test_a_finished_run_tells_its_own_score_and_a_stopped_one_that_it_was_stoppe
     """Not the score of the row that a finished run with the same settings left in the results."""
     assert script("02_attention/multi_head", "--corpus pydoc --steps 6").returncode == 0
     path, row = only_run(own_logs), results.read().iloc[0]
-    said = generate.banner(runs.load_run(path.parent))
+    said = generate.banner(load_run(path.parent))
     assert "6 steps on pydoc" in said and f"test {row.test_bpc:.3f} bits per character" in said
     other = row.to_dict() | {"test_bpc": 1.0}
     results.results_path().unlink()
     results.append(other)
-    assert f"test {row.test_bpc:.3f}" in generate.banner(runs.load_run(path.parent)), "the score is that of the weights"
+    assert f"test {row.test_bpc:.3f}" in generate.banner(load_run(path.parent)), "the score is that of the weights"
     stop_at(path, 4)
-    said = generate.banner(runs.load_run(path.parent))
+    said = generate.banner(load_run(path.parent))
     assert "stopped at step 4 of 6 on pydoc" in said and "test" not in said and "validation" in said and "at step 4" in said
     command = [sys.executable, "-m", "common.tools.attention_map", str(path.parent), "--prompt", "line"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
@@ -56,12 +61,12 @@ def test_fine_tuning_from_a_run_that_was_stopped(script, own_logs, monkeypatch):
     stop_at(path, 2)
     tuned = script("01_bigram/names_wavenet", f"--corpus indian --steps 2 --init-from {path.parent}")
     assert f"starts from {path.parent} (stopped at step 2 of 4)" in tuned.stdout
-    monkeypatch.setattr(runs, "find_run", lambda *_: path.parent)
-    from common import run
+    monkeypatch.setattr(run_folder, "find_run", lambda *_: path.parent)
+    from common import one_run
 
     s = course_plan("01_bigram/names_wavenet").settings("--corpus indian --init-from 01_bigram/names_wavenet")
     with pytest.raises(UserError, match="stopped at step 2 of 4; go on with it first: python 01_bigram/names_wavenet.py"):
-        run._initial(s, 1)
+        one_run.initial(s, 1)
 
 
 # ---- a text that was not the one asked for ---------------------------------------------------------------------------
@@ -80,9 +85,9 @@ def test_a_run_on_the_built_in_text_does_not_answer_for_another(experiment, aske
     monkeypatch.setattr(corpora, "find_named", lambda _: text_file)  # now the text is at hand
     plan = course_plan(experiment)
     with pytest.raises(UserError, match=f"there are runs with --corpus {had} --steps 3"):
-        runs.find_run(plan, "default", 1, plan.settings("--steps 3"))
-    folder = runs.find_run(plan, "default", 1, plan.settings(f"--steps 3 --corpus {had}"))
-    loaded = runs.load_run(folder)
+        run_folder.find_run(plan, "default", 1, plan.settings("--steps 3"))
+    folder = run_folder.find_run(plan, "default", 1, plan.settings(f"--steps 3 --corpus {had}"))
+    loaded = load_run(folder)
     assert loaded.settings.corpus == had and loaded.data().corpus.name == results.read().corpus[0] and loaded.sample(length=5)
     again = in_process(experiment, "--steps 3 --resume")
     assert f"there are runs with --corpus {had} --steps 3; begins at step 0" in again.stdout
@@ -116,7 +121,7 @@ def test_a_picture_of_attention_has_a_label_for_each_token(experiment, text, fla
     assert done.returncode == 0, done.stderr
     drawn = pd.read_csv(next(own_logs.glob("runs/**/attention.csv")), keep_default_na=False)
     folder = only_run(own_logs).parent
-    ids = runs.load_run(folder).data().first_line().tolist()
+    ids = load_run(folder).data().first_line().tolist()
     assert drawn.row.max() + 1 == len(ids) == drawn.column.max() + 1 <= 48
 
 
@@ -159,7 +164,7 @@ def test_ctrl_c_before_training_does_not_claim_that_something_was_saved(in_proce
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data, "load_text", interrupted)
+    monkeypatch.setattr(splits, "load_text", interrupted)
     done = in_process("02_attention/bigram", "--corpus pydoc --tokenizer bpe-300 --steps 3")
     assert done.returncode == 130 and "saved nothing new; the same command begins again" in done.stderr
     assert "state saved" not in done.stderr and not list(own_logs.glob("runs/**/*.safetensors"))

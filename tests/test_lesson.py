@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from common import lesson, results
+from common import lessons, results
 from common.data import text_data
 from common.errors import UserError
-from common.lesson import COURSE, ROOT, course_plan
+from common.lessons.course import COURSE, course_plan
 from common.model.gpt import GPT
+from common.paths import ROOT
 from common.settings import Settings
 from common.tools import course, verify
-from common.train import train
+from common.training.loop import train
 
 
 @pytest.mark.parametrize("experiment", COURSE)
@@ -34,17 +35,19 @@ def write(folder, end: str):
 
 
 def test_a_program_has_no_lesson_and_no_runs(tmp_path):
-    plan = lesson.plan(write(tmp_path, "lesson = None\n"))
+    plan = lessons.plan(write(tmp_path, "lesson = None\n"))
     assert plan.arms == {} and plan.course_arms == [] and plan.header.title.startswith("Bigram")
 
 
 def test_a_script_without_a_lesson_is_told_how_to_end(tmp_path):
     with pytest.raises(UserError, match="mine.py has no `lesson`; end it with lesson = Lesson"):
-        lesson.plan(write(tmp_path, "arms = 3\n"))
+        lessons.plan(write(tmp_path, "arms = 3\n"))
 
 
 def test_what_a_lesson_leaves_out_is_the_usual(tmp_path):
-    plan = lesson.plan(write(tmp_path, "lesson = Lesson({'a': Model, 'b': Model}, Settings(steps=7), quick={'steps': 3, 'arms': ['b']})\n"))
+    plan = lessons.plan(
+        write(tmp_path, "lesson = Lesson({'a': Model, 'b': Model}, Settings(steps=7), quick={'steps': 3, 'arms': ['b']})\n")
+    )
     assert plan.load is text_data and plan.train is train and plan.picture is None and plan.presets == {}
     assert plan.defaults.steps == 7 and plan.course_arms == ["a", "b"] and plan.small() == ({"steps": 3}, ["b"])
 
@@ -52,9 +55,9 @@ def test_what_a_lesson_leaves_out_is_the_usual(tmp_path):
 def test_reading_a_lesson_runs_nothing(tmp_path):
     """And an error in a script is the script's own."""
     path = write(tmp_path, "lesson = Lesson(Model)\n\nif __name__ == '__main__':\n    raise SystemExit('it ran')\n")
-    assert list(lesson.plan(path).arms) == ["default"]
+    assert list(lessons.plan(path).arms) == ["default"]
     with pytest.raises(ZeroDivisionError):
-        lesson.plan(write(tmp_path, "lesson = 1 / 0\n"))
+        lessons.plan(write(tmp_path, "lesson = 1 / 0\n"))
 
 
 # ---- what a part writes to the stream ---------------------------------------------------------------------------------
@@ -107,7 +110,7 @@ def published(script, own_logs, monkeypatch):
         return type(real(self, reference))(results.read(), "measured", (1, 2, 3))
 
     monkeypatch.setattr(verify.Measured, "line", line)
-    return lambda seed: verify.verify(lesson.Reference("02_attention/bigram", "default", "--corpus pydoc --steps 40"), seed)
+    return lambda seed: verify.verify(lessons.Reference("02_attention/bigram", "default", "--corpus pydoc --steps 40"), seed)
 
 
 def change(seed: int, by: float) -> None:

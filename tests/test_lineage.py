@@ -9,11 +9,13 @@ import sys
 
 import pytest
 
-from common import header, lesson
-from common.definitions import canonical
-from common.header import read_header
-from common.lesson import COURSE, ROOT
-from common.results import code_difference
+from common import lessons
+from common.lessons import header
+from common.lessons.course import COURSE
+from common.lessons.definitions import canonical
+from common.lessons.header import read_header
+from common.paths import ROOT
+from common.results.comparison import code_difference
 
 LESSONS = {e: read_header(ROOT / f"{e}.py") for e in COURSE}
 BUDGET = 40  # changed lines of code between a script and its predecessor, added and removed
@@ -97,16 +99,16 @@ def used_names(experiment: str) -> set[str]:
 def test_nothing_is_used_before_it_was_taught(experiment):
     taught = {name for e in COURSE[: COURSE.index(experiment) + 1] for name in LESSONS[e].teaches}
     assert used_names(experiment) - LIBRARY <= taught
-    plan = lesson.course_plan(experiment)
-    if plan.train.__module__ == "common.train":
-        assert {"common.train", "torch.optim.AdamW"} <= taught
+    plan = lessons.course_plan(experiment)
+    if plan.train.__module__ == "common.training.loop":
+        assert {"common.training", "torch.optim.AdamW"} <= taught
 
 
 @pytest.mark.parametrize("experiment", COURSE)
 def test_what_a_script_teaches_it_uses(experiment):
     text = (ROOT / f"{experiment}.py").read_text(encoding="utf-8").split('"""', 2)[2]
     for name in LESSONS[experiment].teaches:
-        assert name in ("F.cross_entropy", "common.train") or name.split(".")[-1] in text, name
+        assert name in ("F.cross_entropy", "common.training") or name.split(".")[-1] in text, name
 
 
 @pytest.mark.parametrize("experiment", COURSE)
@@ -124,10 +126,12 @@ def test_imports_are_the_library_and_common(experiment):
                     "common.run",
                     "common.settings",
                     "common.data",
-                    "common.metrics",
+                    "common.training",
+                    "common.training.metrics",
                     "common.model",
                     "common.errors",
-                    "common.sampling",
+                    "common.report",
+                    "common.generation.sampling",
                     "regex",
                     "tiktoken",
                 )
@@ -146,68 +150,57 @@ def test_rooms_are_small():
                 assert node.end_lineno - node.lineno < 45, f"{path.name}: {node.name}"
 
 
+FLOORS = (  # a room imports only from rooms before it; `model` knows nothing of the rest
+    "errors", "paths", "settings", "config_file", "command_line", "data", "model", "training", "lessons", "results", "generation",
+    "report", "one_run", "run", "generate", "tools",
+)  # fmt: skip
+ROOMS = {
+    "data": ("bpe", "tokenizer", "corpora", "splits"),
+    "training": ("metrics", "loop", "memory", "checkpoint", "recorder", "presence", "threads"),
+    "lessons": ("definitions", "fingerprint", "header", "plan", "course", "receipts", "run_folder", "overfit"),
+    "results": ("statistics", "table", "extra", "row", "comparison"),
+    "generation": ("sampling", "load"),
+    "report": ("plots", "figures", "overviews", "evidence", "pictures", "tables", "summary", "readme", "update"),
+}  # in a room, too, a module imports only from those before it
+
+
+def imported_modules(path) -> set[str]:
+    """The modules of the project that a module imports, as dotted names; imports that only types need are left out."""
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = [n for block in module.body if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test) for n in block.body]
+    names = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom) and node not in for_types and (node.module or "").startswith("common"):
+            for alias in node.names:
+                inner = ROOT.joinpath(*node.module.split("."), alias.name)
+                there = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
+                names.add(f"{node.module}.{alias.name}" if there else node.module)
+    return names
+
+
 def test_imports_of_common_run_one_way():
-    """Each module imports only what stands to its right, and the stages import none of each other."""
-    order = [
-        "errors",
-        "bpe",
-        "tokenizer",
-        "settings",
-        "configuration",
-        "corpora",
-        "data",
-        "metrics",
-        "definitions",
-        "config_file",
-        "parsing",
-        "fingerprint",
-        "header",
-        "train",
-        "lesson",
-        "receipts",
-        "extra",
-        "memory",
-        "checkpoint",
-        "journal",
-        "beside",
-        "threads",
-        "statistics",
-        "results",
-        "sampling",
-        "runs",
-        "plots",
-        "figures",
-        "boards",
-        "summary",
-        "overfit",
-        "record",
-        "command_line",
-        "run",
-        "generate",
-        "evidence",
-        "pictures",
-        "tables",
-        "readme",
-        "report",
-        "tools",
-    ]
+    """From the foundations up, room by room and in each room; the model knows nothing of the rest, the stages not of one another."""
     for path in ROOT.glob("common/**/*.py"):
-        if path.parent.name == "model":  # knows nothing of the rest
-            modules = re.findall(r"^(?:from|import) (\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-            assert all(m.startswith("common.model") for m in modules if m.startswith(("common", "tests"))), path
-            continue
-        own = "tools" if path.parent.name == "tools" else path.stem
-        if own == "__init__":
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for_types = [n for block in tree.body if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test) for n in block.body]
-        for node in ast.walk(tree):
-            if node in for_types:  # no import while anything runs
-                continue
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("common"):
-                names = [a.name for a in node.names] if node.module == "common" else [node.module.split(".")[1]]
-                for name in names:
-                    assert order.index(name) < order.index(own) or name == own, f"{path.name} imports {name}"
+        own = path.relative_to(ROOT / "common").with_suffix("").parts
+        for name in imported_modules(path):
+            other = name.split(".")[1:]
+            if own[0] == "model":
+                assert other[0] == "model", f"{path} imports {name}"
+            elif other and other[0] != own[0]:
+                assert FLOORS.index(other[0]) < FLOORS.index(own[0]), f"{path} imports {name}"
+            elif own[0] in ROOMS and len(other) > 1 and own[1] not in ("__init__", "__main__"):
+                assert ROOMS[own[0]].index(other[1]) < ROOMS[own[0]].index(own[1]), f"{path} imports {name}"
+
+
+def test_the_rooms_are_those_of_the_plan():
+    for room, modules in ROOMS.items():
+        there = {path.stem for path in (ROOT / "common" / room).glob("*.py")} - {"__init__", "__main__"}
+        assert there == set(modules), room
+    top = {path.stem for path in (ROOT / "common").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert top - {"__init__"} == set(FLOORS)
+    for room in (*ROOMS, "model", "tools"):
+        docstring = ast.get_docstring(ast.parse((ROOT / "common" / room / "__init__.py").read_text(encoding="utf-8")))
+        assert docstring and len(docstring.splitlines()[0]) < 120, room
 
 
 def test_script_names_shadow_nothing():
@@ -223,7 +216,7 @@ def test_script_names_shadow_nothing():
 def test_fingerprint_is_the_same_in_every_python(python):
     if not shutil.which(python) or subprocess.run([python, "--version"], capture_output=True).returncode:
         pytest.skip(f"{python} is not on this machine")
-    source = (ROOT / "common/definitions.py").read_text(encoding="utf-8")
+    source = (ROOT / "common/lessons/definitions.py").read_text(encoding="utf-8")
     start = source.index("def canonical")
     program = (
         "import ast, hashlib, sys\n"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from common.data import NameSplit, TextSplit, text_data
-from common.metrics import Score, pair_entropy, score
+from common.data.tokenizer import TiktokenTokenizer
 from common.settings import Settings
-from common.tokenizer import TiktokenTokenizer
+from common.training.metrics import Score, pair_entropy, score
 
 
 class Table(nn.Module):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from common import lesson
+from common import lessons
 from common.model import PARTS, part
 from common.model.gpt import GPT
 from common.model.norm import LayerNorm, RMSNorm, ScaleNorm
@@ -42,24 +42,24 @@ def twins() -> list[tuple[str, str, dict]]:
 
 
 def arms(experiment: str) -> list[str]:
-    return list(lesson.course_plan(experiment).arms)
+    return list(lessons.course_plan(experiment).arms)
 
 
 def definitions(experiment: str) -> dict:
     """What a script defines, by name."""
     import sys
 
-    plan = lesson.course_plan(experiment)
+    plan = lessons.course_plan(experiment)
     return vars(sys.modules[(plan.scores or plan.overview or plan.measure).__module__])
 
 
 @pytest.mark.parametrize(("experiment", "arm", "parts"), twins())
 def test_the_taught_part_is_the_graduated_one(experiment, arm, parts):
     """The same seed gives the same weights; with larger ones, the same logits and gradients."""
-    plan = lesson.course_plan(experiment)
+    plan = lessons.course_plan(experiment)
     changed = {k: v for k, v in getattr(plan.arms[arm], "settings", {}).items() if k not in ("batch_size", "block_size", "lr")}
     own = replace(SIZE, **changed)
-    taught, graduated = (lesson.build_model(build, own, V, 1).double() for build in (plan.arms[arm], lambda s, v: GPT(s, v, **parts)))
+    taught, graduated = (lessons.build_model(build, own, V, 1).double() for build in (plan.arms[arm], lambda s, v: GPT(s, v, **parts)))
     pairs = list(zip(taught.parameters(), graduated.parameters(), strict=True))
     for ours, theirs in pairs:
         assert torch.equal(ours, theirs)
@@ -82,7 +82,7 @@ def test_what_writes_to_the_stream_starts_smaller_in_every_part():
     for name, build in PARTS["feed_forward"].items():
         if name == "moe":
             continue  # it has several layers, and a router
-        block = lesson.build_model(lambda s, v, build=build: GPT(s, v, feed_forward=build), s, V, 1).blocks[0].feed_forward
+        block = lessons.build_model(lambda s, v, build=build: GPT(s, v, feed_forward=build), s, V, 1).blocks[0].feed_forward
         matrices = [p for p in block.parameters() if p.ndim == 2]
         *inner, out = [p.std().item() for p in matrices]
         assert all(math.isclose(std, 0.02, rel_tol=0.05) for std in inner) and math.isclose(out, 0.02 / 4, rel_tol=0.05), name
@@ -153,7 +153,7 @@ def test_plain_layers_are_their_formula(name):
 
 def sizes(experiment: str) -> dict[str, int]:
     """Parameters of each arm without those of tokens and places."""
-    plan = lesson.course_plan(experiment)
+    plan = lessons.course_plan(experiment)
     found = {}
     for arm in plan.arms:
         s = plan.own(arm, plan.defaults)
@@ -231,7 +231,7 @@ def test_decoding_with_a_cache_continues_the_positions(name, heads, parts):
 
 
 def test_the_taught_qk_norm_decodes_with_a_cache():
-    model = lesson.build_model(lesson.course_plan(QK).arms["normalised-0.004"], SIZE, V, 1).double().eval()
+    model = lessons.build_model(lessons.course_plan(QK).arms["normalised-0.004"], SIZE, V, 1).double().eval()
     ids, cache = torch.randint(V, (2, 40)), model.new_cache()
     logits = torch.cat([model(own, cache) for own in ids.split([7, 1, 20, 1, 11], dim=1)], dim=1)
     torch.testing.assert_close(logits, model(ids), **EXACT)
@@ -315,10 +315,10 @@ def test_the_largest_score_is_found():
     """What the script says of a model, against the scores of its attention written out."""
     from common.data import text_data
 
-    plan = lesson.course_plan(QK)
+    plan = lessons.course_plan(QK)
     s = replace(SIZE, corpus="pydoc", n_layer=1)
     data = text_data(s)
-    model = lesson.build_model(plan.arms["plain-0.004"], s, data.tokenizer.vocab_size, 1)
+    model = lessons.build_model(plan.arms["plain-0.004"], s, data.tokenizer.vocab_size, 1)
     x = next(data.test.in_order(16))[0]
     q, k, _ = model.blocks[0].attention.qkv(model.blocks[0].norm1(model.position(model.token(x)))).chunk(3, dim=-1)
     q, k = (part.view(16, 48, 4, 8).transpose(1, 2) for part in (q, k))
@@ -332,9 +332,9 @@ def test_the_largest_score_is_found():
 
 
 def test_every_script_of_the_stage_has_its_setting():
-    scripts = [e for e in lesson.COURSE if e.startswith("08_micro_arch/")]
+    scripts = [e for e in lessons.COURSE if e.startswith("08_micro_arch/")]
     for experiment in scripts:
-        plan = lesson.course_plan(experiment)
+        plan = lessons.course_plan(experiment)
         expected = replace(MICRO_ARCH, steps=1500) if experiment == POS else MICRO_ARCH
         assert vars(expected).items() <= vars(plan.defaults).items()
         assert plan.header.seeds == [1, 2, 3, 4, 5]
@@ -346,9 +346,9 @@ def test_the_first_arms_are_one_model():
     """What each script compares with is the same GPT: with the same seed, the same weights and the same logits."""
     ids, logits = torch.randint(V, (2, 30)), {}
     for experiment in (FFN, NORM, ACT, POS, QK, ATT, MOE):
-        plan = lesson.course_plan(experiment)
+        plan = lessons.course_plan(experiment)
         first = next(iter(plan.arms))
-        logits[experiment, first] = lesson.build_model(plan.arms[first], SIZE, V, 1).double()(ids)
+        logits[experiment, first] = lessons.build_model(plan.arms[first], SIZE, V, 1).double()(ids)
     assert [arm for _, arm in logits] == ["4x", "layernorm", "gelu", "learned", "plain-0.004", "full-64", "dense"]
     for found in logits.values():
         torch.testing.assert_close(found, logits[FFN, "4x"], rtol=0, atol=1e-7)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import lesson
+from common import lessons
 from common.data import text_data
-from common.journal import Journal
-from common.overfit import overfit
+from common.lessons.overfit import overfit
 from common.settings import Settings
+from common.training.recorder import Recorder
 
 # of the cells of a map: each wiring at two blocks; of many sizes, the smallest
 SOME = {
@@ -23,15 +23,15 @@ SOME = {
     "08_micro_arch/moe": ["dense", "top-2", "top-1", "top-2-capacity-1"],
     "08_micro_arch/qk_norm": ["plain-0.004", "normalised-0.004"],
 }
-ARMS = [(e, arm) for e in lesson.COURSE for arm in SOME.get(e, lesson.course_plan(e).arms)]
-TRAINED = [(e, arm) for e, arm in ARMS if lesson.course_plan(e).trains(arm)]
+ARMS = [(e, arm) for e in lessons.COURSE for arm in SOME.get(e, lessons.course_plan(e).arms)]
+TRAINED = [(e, arm) for e, arm in ARMS if lessons.course_plan(e).trains(arm)]
 TEXT = [(e, arm) for e, arm in TRAINED if "/names_" not in e]
 V = 65
 
 
 def build(experiment: str, arm: str, seed: int = 1):
     """The model of an arm at its default settings, and those settings."""
-    plan = lesson.course_plan(experiment)
+    plan = lessons.course_plan(experiment)
     torch.manual_seed(seed)
     return plan.arms[arm](plan.own(arm, plan.defaults), V), plan.own(arm, plan.defaults)
 
@@ -56,7 +56,7 @@ def test_untrained_loss_is_near_that_of_a_uniform_guess(experiment, arm):
 )  # the plain stack takes a thousand steps at each of two rates
 def test_overfits_one_batch(experiment, arm, capsys):
     """What `--check` does; it ends with SystemExit where a model does not learn its batch."""
-    plan = lesson.course_plan(experiment)
+    plan = lessons.course_plan(experiment)
     s = dataclasses.replace(plan.defaults, corpus="indian" if "/names_" in experiment else "pydoc")
     s = dataclasses.replace(s, tokenizer="char") if experiment.startswith("08") else s  # a vocabulary takes longer than the batch
     overfit(plan, [arm], s, plan.load)
@@ -132,14 +132,14 @@ def test_average_is_the_mean_of_the_past():
 
 def test_probing_leaves_no_trace(tmp_path, text_file):
     """What a script looks at while training changes neither gradients nor random numbers, and is what it says it is."""
-    plan = lesson.course_plan("04_stacking/stack")
+    plan = lessons.course_plan("04_stacking/stack")
     s = dataclasses.replace(plan.defaults, corpus=str(text_file), block_size=8, n_layer=3)
     data = text_data(s)
     model = plan.arms["default"](s, data.tokenizer.vocab_size)
-    journal = Journal(tmp_path, data, 10, {}, False, "", plan.probe)
-    journal.model = model
+    recorder = Recorder(tmp_path, data, dataclasses.replace(s, steps=10), {}, "", plan.probe)
+    recorder.model = model
     before = torch.get_rng_state()
-    found = journal._probe()
+    found = recorder._probe()
     assert torch.equal(torch.get_rng_state(), before) and all(p.grad is None for p in model.parameters())
     assert [len(values) for values in found.values()] == [3, 3]
     x, y = data.batch(0)

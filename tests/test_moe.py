@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from common import lesson
+from common import lessons
 from common.model.feed_forward import FeedForward
 from common.model.gpt import GPT
 from common.model.moe import MoE
 from common.settings import ExpertSettings
-from common.train import auxiliary_loss
+from common.training.loop import auxiliary_loss
 
 EXACT = {"rtol": 0, "atol": 1e-10}
-PLAN = lesson.course_plan("08_micro_arch/moe")
+PLAN = lessons.course_plan("08_micro_arch/moe")
 TAUGHT = vars(sys.modules[PLAN.overview.__module__])["MoE"]
 KINDS = [pytest.param(TAUGHT, id="taught"), pytest.param(MoE, id="graduated")]
 both = pytest.mark.parametrize("kind", KINDS)
@@ -56,7 +56,7 @@ def test_it_is_the_weighted_sum_of_the_likeliest(kind, E, k):
 def test_with_one_expert_it_is_the_dense_layer(kind):
     """Outputs and gradients of the whole model; the router has nothing to decide and nothing to learn."""
     s = replace(SIZE, n_expert=1, n_expert_per_token=1, balance=0.0)
-    sparse, dense = (lesson.build_model(lambda s, v, f=f: GPT(s, v, feed_forward=f), s, 31, 1).double() for f in (kind, FeedForward))
+    sparse, dense = (lessons.build_model(lambda s, v, f=f: GPT(s, v, feed_forward=f), s, 31, 1).double() for f in (kind, FeedForward))
     names = {f"blocks.{i}.feed_forward.{j}.weight": f"blocks.{i}.feed_forward.experts.0.{j}.weight" for i in range(2) for j in (0, 2)}
     own = dict(sparse.named_parameters())
     for name, p in dense.named_parameters():
@@ -193,7 +193,7 @@ def test_the_scores_of_the_script_are_those_of_its_router():
 
     s = replace(PLAN.defaults, corpus="pydoc", tokenizer="char", n_embd=16, n_layer=2, n_head=2, block_size=16)
     data = text_data(s)
-    model = lesson.build_model(PLAN.arms["top-2"], s, data.tokenizer.vocab_size, 1)
+    model = lessons.build_model(PLAN.arms["top-2"], s, data.tokenizer.vocab_size, 1)
     found, loads = PLAN.scores(model, data, s), []
     for x, _ in data.test.in_order(s.batch_size):
         stream = model.position(model.token(x))
@@ -204,11 +204,11 @@ def test_the_scores_of_the_script_are_those_of_its_router():
     first = torch.stack(loads) * 8
     assert first.mean(0).max() <= found["busiest expert"] + 1e-6 and found["idlest expert"] <= first.mean(0).min() + 1e-6
     assert 0 < found["dropped at capacity 1"] < 1
-    assert PLAN.scores(lesson.build_model(PLAN.arms["dense"], s, data.tokenizer.vocab_size, 1), data, s) == {}
+    assert PLAN.scores(lessons.build_model(PLAN.arms["dense"], s, data.tokenizer.vocab_size, 1), data, s) == {}
 
 
 def test_memory_is_asked_for_a_model_whose_shapes_depend_on_numbers():
-    from common import memory
+    from common.training import memory
 
     s, ids = replace(SIZE, batch_size=8), torch.randint(31, (1, 16))
     weights, kept = memory.needed(lambda s, v: GPT(s, v, feed_forward=MoE), s, 31, ids, ids)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from common.lesson import ROOT
+from common.paths import ROOT
 
 NEW = "02_attention/other_scale"
 BLOCK = """
@@ -43,7 +43,7 @@ def copy(tmp_path):
     text = re.sub(r"Changes  : .*", "Changes  : MultiHeadAttention", text, count=1)
     text = text.replace("/ q.size(-1) ** 0.5", "* q.size(-1) ** -0.5")
     (folder / f"{NEW}.py").write_text(text, encoding="utf-8")
-    insert(folder / "common/lesson.py", '    "02_attention/multi_head",\n', f'    "{NEW}",\n', after=True)
+    insert(folder / "common/lessons/course.py", '    "02_attention/multi_head",\n', f'    "{NEW}",\n', after=True)
     insert(folder / "README.md", "<!-- picture: curves_02_attention", BLOCK.lstrip())
 
     def run(*module: str) -> subprocess.CompletedProcess:
@@ -58,7 +58,7 @@ def copy(tmp_path):
 def add_rows(folder) -> None:
     """Rows of the new script, as a run of it would append them: those of its predecessor, with its name and code, a little better."""
     program = (
-        "from common import results; from common.lesson import refer\n"
+        "from common import results; from common.lessons import refer\n"
         f"new = refer({NEW!r})\n"
         "for row in results.course_rows(refer('multi_head')).to_dict('records'):\n"
         "    row |= {'experiment': new.experiment, 'config_hash': new.config(), 'code_hash': new.code}\n"

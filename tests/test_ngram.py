@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import lesson, results
+from common import lessons, results
 from common.data import TextSplit, text_data
-from common.metrics import score
 from common.settings import Settings
+from common.training.metrics import score
 
 
 def fitted(experiment: str, arm: str, path, block_size: int = 64):
-    plan = lesson.course_plan(experiment)
+    plan = lessons.course_plan(experiment)
     s = Settings(corpus=str(path), block_size=block_size)
     data = text_data(s)
     model = plan.arms[arm](s, data.tokenizer.vocab_size)
@@ -59,7 +59,7 @@ def test_every_character_has_a_chance_in_a_text_that_repeats_itself(name, tmp_pa
 @given(st.text(st.sampled_from("abc \n"), min_size=60, max_size=400))
 def test_every_character_has_a_chance_in_any_text(text):
     """Fitted on anything, asked about anything."""
-    plan = lesson.course_plan("01_bigram/ngram")
+    plan = lessons.course_plan("01_bigram/ngram")
     tokens = torch.tensor(["abc \n".index(c) for c in text])
     data = SimpleNamespace(train=TextSplit(tokens, len(text), 16))
     for order in ("1", "3", "6"):
@@ -112,7 +112,7 @@ def test_equal_to_kneser_ney_by_the_book(order):
     text = "the cat sat on the mat and the rat ate the cat that sat on that hat "
     letters = sorted(set(text))
     tokens = [letters.index(c) for c in text]
-    plan = lesson.course_plan("01_bigram/ngram")
+    plan = lessons.course_plan("01_bigram/ngram")
     model = plan.arms[str(order)](Settings(), len(letters))
 
     class Fake:
@@ -133,7 +133,7 @@ def test_equal_to_kneser_ney_by_the_book(order):
 def test_each_order_is_better_on_real_text():
     losses = []
     for order in "123456":
-        plan = lesson.course_plan("01_bigram/ngram")
+        plan = lessons.course_plan("01_bigram/ngram")
         data = text_data(Settings(corpus="pydoc", block_size=4096))
         model = plan.arms[order](plan.defaults, data.tokenizer.vocab_size)
         plan.train(model, data, plan.defaults, None)

@@ -6,11 +6,13 @@ import shutil
 
 import pytest
 
-from common import lesson, plots, readme, report, results, tables
+from common import lessons, results
 from common.errors import UserError
-from common.evidence import DAGGER, NOT_YET, Measured
-from common.lesson import ROOT, course_plan, course_references, refer
-from common.results import timed
+from common.lessons.course import course_plan, course_references, refer
+from common.paths import ROOT
+from common.report import plots, readme, tables, update
+from common.report.evidence import DAGGER, NOT_YET, Measured
+from common.results.table import timed
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -23,7 +25,7 @@ def page(tmp_path):
 
 
 def test_the_committed_readme_and_plots_follow_from_the_results(tracked, page):
-    assert report.check(page) == []
+    assert update.check(page) == []
 
 
 def test_one_changed_digit_in_a_table_or_sentence_is_found(tracked, page):
@@ -31,7 +33,7 @@ def test_one_changed_digit_in_a_table_or_sentence_is_found(tracked, page):
         match = re.search(pattern, README)
         at = match.start(1)
         page.write_text(README[:at] + str((int(README[at]) + 1) % 10) + README[at + 1 :], encoding="utf-8")
-        problems = report.check(page)
+        problems = update.check(page)
         assert len(problems) == 1 and problems[0].startswith(f"README.md, line {README[:at].count(chr(10)) + 1}: has "), problems
 
 
@@ -40,7 +42,7 @@ def test_a_changed_result_makes_readme_and_staircase_stale(tracked, page):
     rows = results.read()
     value = results.course_rows(refer("multi_head"), rows).test_bpc.iloc[0]
     path.write_text(path.read_text(encoding="utf-8").replace(repr(float(value)), repr(float(value) + 1)), encoding="utf-8")
-    problems = report.check(page)
+    problems = update.check(page)
     assert any(p.startswith("README.md, line") for p in problems) and any(p.startswith("staircase.csv: line") for p in problems)
 
 
@@ -49,13 +51,13 @@ def test_a_users_runs_never_make_the_page_stale(tracked, page):
     row = results.course_rows(refer("multi_head")).iloc[0].to_dict()
     for change in ({"seed": 99}, {"config_hash": "another"}, {"test_bpc": 1.0}):
         results.append(row | {"test_bpc": 9.0} | change)
-    assert report.check(page) == []
+    assert update.check(page) == []
 
 
 def test_a_picture_of_other_data_is_found(tracked, page):
     shutil.copyfile(tracked / "plots/staircase.png", tracked / "plots/curves_02_attention.png")
     shutil.copyfile(tracked / "plots/staircase.png", tracked / "plots/02_attention_self_attention_attention.png")
-    problems = report.check(page)
+    problems = update.check(page)
     assert [problem.split(" ")[0] for problem in problems if ".png" in problem] == [
         "curves_02_attention.png", "02_attention_self_attention_attention.png",
     ]  # fmt: skip
@@ -68,7 +70,7 @@ def test_a_learning_curve_that_does_not_belong_to_its_row_is_found(tracked, page
         lines = path.read_text(encoding="utf-8").splitlines()
         last = max(number for number, line in enumerate(lines) if line.endswith(",measured"))
         path.write_text("\n".join(lines[:last] + lines[last + 1 :]) + "\n", encoding="utf-8")
-    problems = report.check(page)
+    problems = update.check(page)
     lost = [problem for problem in problems if problem.startswith("the learning curve of")]
     assert len(lost) == 2 and lost[0].startswith("the learning curve of 02_attention/multi_head, seed 8, is not that of its row")
     assert lost[0].endswith("run it again: python -m common.tools.course run 02_attention/multi_head --again")
@@ -81,28 +83,28 @@ def test_the_check_lists_every_place(tracked, page):
     for at in places:
         broken = broken[:at] + str((int(broken[at]) + 1) % 10) + broken[at + 1 :]
     page.write_text(broken.replace("<!--=verdict(", "<!--=verdit(", 1), encoding="utf-8")
-    problems = report.check(page)
+    problems = update.check(page)
     assert len(problems) == 4 and "figure 'verdit(" in problems[3], problems
     for at, problem in zip(places, problems, strict=False):
         assert problem.startswith(f"README.md, line {README[:at].count(chr(10)) + 1}: has ")
 
 
 def test_the_check_command_names_the_place_and_exits_with_1(tracked, monkeypatch, capsys, page):
-    monkeypatch.setattr(report, "ROOT", page.parent)
+    monkeypatch.setattr(update, "ROOT", page.parent)
     monkeypatch.setattr("sys.argv", ["report", "--check"])
-    report.main()
+    update.main()
     page.write_text(README.replace("| [multi_head]", "| [multihead]"), encoding="utf-8")
     with pytest.raises(SystemExit) as stop:
-        report.main()
+        update.main()
     assert stop.value.code == 1 and "stale: README.md, line" in capsys.readouterr().out
 
 
 def test_writing_mends_what_the_check_finds(tracked, page):
     page.write_text(re.sub(r"(<!--=.*?-->).*?<!--/-->", r"\1<!--/-->", README), encoding="utf-8")
     (tracked / "plots/staircase.png").unlink()
-    assert report.check(page)
-    report.write(page)
-    assert report.check(page) == [] and page.read_text(encoding="utf-8") == README
+    assert update.check(page)
+    update.write(page)
+    assert update.check(page) == [] and page.read_text(encoding="utf-8") == README
 
 
 # ---- what is not measured yet, and what earlier code measured ----------------------------------------------------------
@@ -129,8 +131,8 @@ def without(tracked):
 
 def test_without_any_results_every_line_is_not_measured_yet(own_logs, page):
     """Nothing has to be there, nothing stops, and the page that is written then is in order."""
-    assert report.write(page) == []
-    assert report.check(page) == []
+    assert update.write(page) == []
+    assert update.check(page) == []
     text = page.read_text(encoding="utf-8")
     assert f"| [multi_head](02_attention/multi_head.py) | {NOT_YET} |" in text and "not measured yet_" in text
     assert "0 of the" in text and "logs/plots/staircase.png" in text and "logs/plots/curves" not in text
@@ -139,10 +141,10 @@ def test_without_any_results_every_line_is_not_measured_yet(own_logs, page):
 
 def test_a_line_without_rows_is_not_measured_yet(tracked, page, without):
     """In tables, sentences, the staircase and the curves, and one seed is not a line."""
-    assert report.write(page) == []
+    assert update.write(page) == []
     without("02_attention/multi_head", keep=(1, 2))
-    assert any(problem.startswith("README.md, line") for problem in report.check(page))
-    assert report.write(page) == [] and report.check(page) == []
+    assert any(problem.startswith("README.md, line") for problem in update.check(page))
+    assert update.write(page) == [] and update.check(page) == []
     text = page.read_text(encoding="utf-8")
     assert f"| [multi_head](02_attention/multi_head.py) | {NOT_YET} | | | |" in text
     assert f"<!--=value(multi_head, test_bpc, .2f)-->{NOT_YET}<!--/-->" in text
@@ -158,7 +160,7 @@ def test_a_line_that_earlier_code_measured_has_a_dagger(tracked, page, without):
     without("02_attention/multi_head", "older")
     path = tracked / "plots/curves_02_attention.csv"
     path.write_text(path.read_text(encoding="utf-8").replace(own, "older"), encoding="utf-8")
-    assert report.write(page) == [] and report.check(page) == []
+    assert update.write(page) == [] and update.check(page) == []
     text = page.read_text(encoding="utf-8")
     assert f"| [multi_head](02_attention/multi_head.py){DAGGER} | 3.372\u00a0±\u00a00.021 |" in text
     assert f"| [multi_head](02_attention/multi_head.py){DAGGER} | 24,769 |" in text
@@ -168,7 +170,7 @@ def test_a_line_that_earlier_code_measured_has_a_dagger(tracked, page, without):
     assert re.search(r"02_attention/multi_head,stage,3.37\d+,0.0\d+,stale", (tracked / "plots/staircase.csv").read_text(encoding="utf-8"))
     assert path.read_text(encoding="utf-8").count(",stale\n") == 8 * 16
     shutil.copyfile(ROOT / "logs/plots/staircase.png", tracked / "plots/staircase.png")  # a picture without the dagger
-    assert report.check(page) == ["staircase.png was drawn from other data than the results give"]
+    assert update.check(page) == ["staircase.png was drawn from other data than the results give"]
 
 
 def test_pictures_of_earlier_code_and_pictures_not_drawn_yet(tracked, page):
@@ -180,7 +182,7 @@ def test_pictures_of_earlier_code_and_pictures_not_drawn_yet(tracked, page):
             elif path.suffix == ".png":
                 data = path.with_suffix(".csv").read_text(encoding="utf-8")
                 plots.copy_marked(path, path, data, "measured-earlier-code")
-        assert report.write(page) == [] and report.check(page) == []
+        assert update.write(page) == [] and update.check(page) == []
         text = page.read_text(encoding="utf-8")
         figure = re.search(r"<!--=cell\(07_tokenizer_gqa_kv_cache_decoding.*?-->(.*?)<!--/-->", text)[1]
         shown = text.split("<!-- picture: 07_tokenizer_gqa_kv_cache_decoding")[1].split("<!-- end -->")[0]
@@ -320,16 +322,16 @@ def test_no_sentence_of_the_page_is_torn_apart():
 def test_a_figure_at_the_beginning_of_a_line_moves_up(tracked, page):
     figure = "<!--=value(multi_head, test_bpc, .2f)-->3.37<!--/-->"
     page.write_text(f"It needs\n{figure} bits,\n  {figure} or\n{figure}.\n\n- as\n  {figure} here\n", encoding="utf-8")
-    assert report.write(page) == []
+    assert update.write(page) == []
     made = page.read_text(encoding="utf-8")
     assert made == f"It needs {figure} bits, {figure} or {figure}.\n\n- as {figure} here\n"
-    assert report.check(page) == []
+    assert update.check(page) == []
 
 
 @pytest.mark.parametrize("start", ["", "- ", "1. ", "> "])
 def test_a_paragraph_that_begins_with_a_figure_is_a_mistake(start, tracked, page):
     page.write_text(f"Before.\n\n{start}<!--=value(multi_head, test_bpc, .2f)--><!--/--> bits\n", encoding="utf-8")
-    assert any("a paragraph begins with a figure" in problem for problem in report.write(page))
+    assert any("a paragraph begins with a figure" in problem for problem in update.write(page))
 
 
 def test_no_table_is_wider_than_the_page():
@@ -350,7 +352,7 @@ def test_no_table_is_wider_than_the_page():
 
 def test_what_is_not_there_yet_says_so():
     """Stages that the page promises are in the course, or the page says beside each mention that they are not."""
-    there = {experiment[:2] for experiment in lesson.COURSE}
+    there = {experiment[:2] for experiment in lessons.COURSE}
     for text in paragraphs(README):
         for stage in re.findall(r"[Ss]tages? (0\d)", text):
             assert stage in there or "not there yet" in text, text

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common import lesson, results
+from common import lessons, results
 from common.errors import UserError
-from common.lesson import refer
-from common.results import COLUMNS, append, course_rows, logged, read
-from common.statistics import Interval, interval, paired
+from common.lessons.course import refer
+from common.results import comparison
+from common.results.statistics import Interval, interval, paired
+from common.results.table import COLUMNS, append, course_rows, logged, read
 
 
 def row(**values) -> dict:
@@ -203,7 +204,7 @@ def test_a_run_is_known_by_seed_settings_code_and_protocol(own_logs):
 
 
 def test_settings_a_model_does_not_read_do_not_count():
-    bigram, attention = lesson.course_plan("02_attention/bigram"), lesson.course_plan("02_attention/multi_head")
+    bigram, attention = lessons.course_plan("02_attention/bigram"), lessons.course_plan("02_attention/multi_head")
     import dataclasses
 
     def config(plan, **changes):
@@ -240,15 +241,15 @@ def test_the_command_line_compares_and_shows_the_difference(own_logs, capsys, mo
                 )
             )
     monkeypatch.setattr("sys.argv", ["results", "compare", "multi_head", "positions"])
-    results.main()
+    comparison.main()
     assert "-0.5000 bits per character ± 0.0000 (95 % interval, 3 seeds): better" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["results", "diff", "multi_head", "positions"])
-    results.main()
+    comparison.main()
     said = capsys.readouterr().out
     assert "+class MultiHeadAttention(nn.Module):" in said and "-class Head(nn.Module):" in said and "better" in said
     monkeypatch.setattr("sys.argv", ["results", "compare", "multi_head", "bigram"])
     with pytest.raises(SystemExit) as stop:
-        results.main()
+        comparison.main()
     error = capsys.readouterr().err
     assert (
         stop.value.code == 2
@@ -260,5 +261,5 @@ def test_runs_on_a_users_own_text_can_be_compared(own_logs, script, text_file, c
     for name in ("bigram", "average"):
         assert script(f"02_attention/{name}", f"--corpus {text_file} --steps 5 --seeds 1 2").returncode == 0
     monkeypatch.setattr("sys.argv", ["results", "compare", *(f"{name} --corpus {text_file} --steps 5" for name in ("average", "bigram"))])
-    results.main()
+    comparison.main()
     assert "2 seeds" in capsys.readouterr().out

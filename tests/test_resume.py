@@ -10,8 +10,11 @@ import time
 import pytest
 import torch
 
-from common import checkpoint, results, runs
-from common.lesson import ROOT
+from common import results
+from common.errors import UserError
+from common.generation.load import load_run
+from common.paths import ROOT
+from common.training import checkpoint
 
 SCRIPT = "02_attention/multi_head"
 
@@ -126,7 +129,7 @@ def test_a_run_that_diverges_is_a_row_and_the_next_seed_goes_on(script, own_logs
         assert all(v.isfinite().all() for k, v in checkpoint.load(path).tensors.items() if k.startswith("model."))
 
 
-def run_folder(own_logs):
+def only_folder(own_logs):
     return next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
 
 
@@ -134,7 +137,7 @@ def test_resume_refuses_a_damaged_checkpoint_and_leaves_that_of_other_code_alone
     """A run of an edited script has a folder of its own, with its checkpoint and its pictures."""
     flags = "--corpus pydoc --steps 30"
     assert script("02_attention/bigram", flags).returncode == 0
-    path = run_folder(own_logs) / checkpoint.NAME
+    path = only_folder(own_logs) / checkpoint.NAME
     whole = path.read_bytes()
     for content, said in (
         (whole[: len(whole) // 2], "not a whole checkpoint"),
@@ -165,11 +168,11 @@ def test_a_longer_run_says_that_it_begins_anew(script):
 
 def test_a_checkpoint_of_another_project_is_not_loaded(script, own_logs):
     assert script("02_attention/bigram", "--corpus pydoc --steps 5").returncode == 0
-    folder = run_folder(own_logs)
+    folder = only_folder(own_logs)
     whole = (folder / checkpoint.NAME).read_bytes()
     (folder / checkpoint.NAME).write_bytes(whole.replace(b"02_attention/bigram", b"../../evil/bigram_x"))
-    with pytest.raises(runs.UserError, match="not in this project"):
-        runs.load_run(folder)
+    with pytest.raises(UserError, match="not in this project"):
+        load_run(folder)
 
 
 def test_saving_is_atomic(tmp_path, monkeypatch):
@@ -204,7 +207,7 @@ def test_a_run_of_so_many_seconds_ends_then_and_can_be_gone_on_from(script, own_
 
 def test_a_vocabulary_in_a_file_is_known_by_its_content(script, tmp_path):
     """Another vocabulary at the same path is another configuration."""
-    from common.tokenizer import BPETokenizer
+    from common.data.tokenizer import BPETokenizer
 
     path, hashes = tmp_path / "v.json", []
     for text in ("ab ab cd", "xy xy zw"):

@@ -8,8 +8,9 @@ import sys
 import pandas as pd
 import pytest
 
-from common import lesson, results
-from common.lesson import COURSE, ROOT
+from common import lessons, results
+from common.lessons.course import COURSE
+from common.paths import ROOT
 
 NAMES = [e for e in COURSE if "/names_" in e]
 
@@ -21,7 +22,7 @@ def test_every_script_of_a_numbered_folder_is_in_the_course():
 
 @pytest.mark.parametrize("experiment", COURSE)
 def test_script_runs_and_appends_a_valid_row(experiment, script):
-    plan = lesson.course_plan(experiment)
+    plan = lessons.course_plan(experiment)
     trains = plan.trains(next(iter(plan.arms)))
     arms = [arm for arm in plan.arms if arm in plan.small()[1][::3]] if plan.overview else plan.course_arms  # a map has many cells
     arms = ["char", "byte", "bpe-512", "bpe-512-context"] if experiment == "07_tokenizer_gqa/bpe" else arms
@@ -54,7 +55,7 @@ def test_script_runs_and_appends_a_valid_row(experiment, script):
 def test_a_names_script_prints_ten_new_names(experiment, script):
     done = script(experiment, "--corpus indian --steps 60")
     names = done.stdout.split("seed 1:\n")[1].split("\n")[0].split()
-    known = lesson.course_plan(experiment).load(lesson.course_plan(experiment).settings("--corpus indian")).names
+    known = lessons.course_plan(experiment).load(lessons.course_plan(experiment).settings("--corpus indian")).names
     assert len(names) == len(set(names)) == 10 and not set(names) & known
 
 
@@ -167,7 +168,7 @@ def test_without_network_or_data_a_script_says_so_and_goes_on(script, tmp_path):
 )
 def test_speed_and_memory_are_measured_when_asked(experiment, table, rows, script, own_logs):
     """In the smaller form beside what is kept; a run with other settings than the default ones measures nothing of itself."""
-    flags = f"--corpus pydoc --steps 2 --warm-up 0 --quick --arms {lesson.course_plan(experiment).course_arms[0]}"
+    flags = f"--corpus pydoc --steps 2 --warm-up 0 --quick --arms {lessons.course_plan(experiment).course_arms[0]}"
     assert "measuring" not in script(experiment, flags).stdout
     done = script(experiment, f"{flags} --measure")
     assert done.returncode == 0, done.stderr

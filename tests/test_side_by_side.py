@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from common import beside, pictures, results
-from common.beside import Presence
+from common import results
 from common.errors import UserError
-from common.lesson import ROOT, course_references, refer
+from common.lessons.course import course_references, refer
+from common.paths import ROOT
+from common.report import pictures
 from common.tools import course, side_by_side
 from common.tools.side_by_side import Pool, Task, plan_tasks, small, training
+from common.training import presence
+from common.training.presence import Presence
 
 MAP = "05_residual_norm/depth_map"
 
@@ -23,7 +26,7 @@ MAP = "05_residual_norm/depth_map"
 @pytest.fixture(autouse=True)
 def own_notes(tmp_path, monkeypatch):
     """The tests that run beside this one are none of its business."""
-    monkeypatch.setattr(beside, "folder", lambda: tmp_path / "running")
+    monkeypatch.setattr(presence, "folder", lambda: tmp_path / "running")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "running"
 
@@ -158,17 +161,17 @@ def test_the_note_of_a_killed_process_is_no_company(own_notes):
     program += f"b.folder = lambda: Path({str(own_notes)!r}); Presence().join(); os._exit(1)"
     subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
     assert len(list(own_notes.iterdir())) == 1
-    with Presence() as presence:
-        presence.begin()
-        assert presence.alone() is True
+    with Presence() as note:
+        note.begin()
+        assert note.alone() is True
 
 
 def test_where_no_note_can_be_left_nothing_is_claimed(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    monkeypatch.setattr(beside, "folder", lambda: tmp_path / "file" / "running")
-    with Presence() as presence:
-        presence.begin()
-        assert presence.alone() is None
+    monkeypatch.setattr(presence, "folder", lambda: tmp_path / "file" / "running")
+    with Presence() as note:
+        note.begin()
+        assert note.alone() is None
 
 
 def test_a_row_says_whether_it_ran_alone_and_with_how_many_threads(script):
@@ -196,7 +199,7 @@ def test_notes_of_other_machines_and_orphans_are_no_trouble(own_notes):
     host = socket.gethostname()
     for name in (f"{host}-a-123-ab", "other-1-cd", f"{host}-1x-ef", "strange"):
         (own_notes / name).touch()
-    with Presence() as presence:
-        presence.begin()
-        assert presence.alone() is True
+    with Presence() as note:
+        note.begin()
+        assert note.alone() is True
     assert len(list(own_notes.iterdir())) == 4

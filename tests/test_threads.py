@@ -7,10 +7,11 @@ import time
 import pytest
 import torch
 
-from common import checkpoint, results, threads
+from common import results
 from common.data import text_data
 from common.errors import UserError
-from common.lesson import course_plan
+from common.lessons.course import course_plan
+from common.training import checkpoint, threads
 
 
 @pytest.mark.parametrize(

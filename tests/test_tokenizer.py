@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.data.tokenizer import CharTokenizer, TiktokenTokenizer, from_state
 from common.errors import UserError
-from common.tokenizer import CharTokenizer, TiktokenTokenizer, from_state
 
 HAS_TIKTOKEN = bool(os.environ.get("TIKTOKEN_CACHE_DIR")) and Path(os.environ["TIKTOKEN_CACHE_DIR"]).exists()
 

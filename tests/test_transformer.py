@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import lesson, run
+from common import lessons, run
 from common.model.gpt import GPT
+from common.report.summary import Result
 from common.settings import Settings
-from common.summary import Result
-from common.train import adamw, learning_rate
+from common.training.loop import adamw, learning_rate
 
 V = 65
 SIZE = Settings(n_layer=3, n_head=4, n_embd=32, block_size=24)
@@ -22,7 +22,7 @@ SIZE = Settings(n_layer=3, n_head=4, n_embd=32, block_size=24)
 
 def build(experiment: str, s: Settings = SIZE):
     torch.manual_seed(1)
-    return next(iter(lesson.course_plan(f"06_transformer/{experiment}").arms.values()))(s, V).double()
+    return next(iter(lessons.course_plan(f"06_transformer/{experiment}").arms.values()))(s, V).double()
 
 
 def fused(weights: dict) -> dict:
@@ -93,7 +93,7 @@ def test_dropout_is_off_in_evaluation_and_alive_in_training_after_it(experiment)
 
 
 def test_the_presets_are_the_same_in_both_scripts_and_of_the_published_size():
-    plans = [lesson.course_plan(f"06_transformer/{name}") for name in ("gpt", "fast_gpt")]
+    plans = [lessons.course_plan(f"06_transformer/{name}") for name in ("gpt", "fast_gpt")]
     assert plans[0].presets == plans[1].presets
     for preset, published in (("yardstick", 804_096), ("gpu", 10_745_088)):  # the second: 10.65 M without its positions
         s = plans[0].settings(f"--preset {preset}")
@@ -152,7 +152,7 @@ def test_schedule_and_clipping_are_used_while_training(in_process, text_file):
 @pytest.mark.parametrize("size", [2e5, 2e6])
 def test_a_law_is_found_again_and_its_interval_covers_new_runs(size):
     """Points made from a known law with noise: the law comes back, and its interval holds, among the points and beyond them."""
-    fit_law = runpy.run_path(str(lesson.ROOT / "06_transformer/sizes.py"))["fit_law"]
+    fit_law = runpy.run_path(str(lessons.ROOT / "06_transformer/sizes.py"))["fit_law"]
     sizes = np.repeat([2e4, 5e4, 1e5, 2e5, 4e5, 8e5], 3)
     random, inside = np.random.default_rng(1), 0
     for _ in range(300):
@@ -166,7 +166,7 @@ def test_a_law_is_found_again_and_its_interval_covers_new_runs(size):
 
 
 def test_sizes_are_eight_and_the_largest_waits_to_be_asked():
-    plan = lesson.course_plan("06_transformer/sizes")
+    plan = lessons.course_plan("06_transformer/sizes")
     assert len(plan.course_arms) == 8 and set(plan.arms) - set(plan.course_arms) == {"huge"}
     s = plan.own("huge", plan.defaults)
     with torch.device("meta"):
@@ -175,8 +175,8 @@ def test_sizes_are_eight_and_the_largest_waits_to_be_asked():
 
 def test_a_short_form_has_a_short_warm_up_but_an_arms_own_stays():
     """A warm-up of 100 in 700 steps is 17 in 120; the cells of the map whose idea is the warm-up keep theirs."""
-    assert lesson.course_plan("06_transformer/sizes").small()[0] == {"steps": 120, "warm_up": 17}
-    depth_map = lesson.course_plan("05_residual_norm/depth_map")
+    assert lessons.course_plan("06_transformer/sizes").small()[0] == {"steps": 120, "warm_up": 17}
+    depth_map = lessons.course_plan("05_residual_norm/depth_map")
     changed = dataclasses.replace(depth_map.defaults, **depth_map.small()[0])
     assert depth_map.own("post-LN-warm-up-32", changed).warm_up == 100 and depth_map.own("post-LN-32", changed).warm_up == 0
 
@@ -185,13 +185,13 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
     def board(results, folder):
         raise RuntimeError("no fit was found")
 
-    plan = dataclasses.replace(lesson.course_plan("06_transformer/sizes"), overview=board)
-    assert run._board(plan, [], tmp_path) == [] and "no fit was found" in capsys.readouterr().out
+    plan = dataclasses.replace(lessons.course_plan("06_transformer/sizes"), overview=board)
+    assert run._overview(plan, [], tmp_path) == [] and "no fit was found" in capsys.readouterr().out
 
 
 def test_the_pictures_of_all_sizes(tmp_path):
     """From eight sizes that follow a law: the table has each run, what was fitted, and what the law says of it."""
-    plan, found = lesson.course_plan("06_transformer/sizes"), []
+    plan, found = lessons.course_plan("06_transformer/sizes"), []
     for arm in plan.course_arms:
         s = plan.own(arm, plan.defaults)
         with torch.device("meta"):
@@ -212,5 +212,5 @@ def test_the_pictures_of_all_sizes(tmp_path):
 def test_sizes_draws_its_pictures_and_can_be_picked(script, own_logs):
     done = script("06_transformer/sizes", "--corpus pydoc --sizes pico nano --steps 3 --warm-up 0 --batch-size 2")
     assert done.returncode == 0, done.stderr
-    assert list(own_logs.glob("runs/06_transformer/sizes/board-*/compute.png")) and "sizes:nano" in done.stdout
+    assert list(own_logs.glob("runs/06_transformer/sizes/overview-*/compute.png")) and "sizes:nano" in done.stdout
     assert "law.png" not in done.stdout  # two sizes make no law

@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from common.command_line import parse_as
 from common.errors import UserError, command
-from common.parsing import parse_as
-from common.runs import Run, load_run, locate, progress
+from common.generation.load import Run, load_run, locate
+from common.lessons.run_folder import progress
 
 
 class Catch(TorchFunctionMode):
@@ -114,7 +115,7 @@ def main() -> None:
     if not path.parent.is_dir() or path.suffix != ".png":
         what = "has no name that ends in .png" if path.parent.is_dir() else f"is in a folder that does not exist: {str(path.parent)!r}"
         raise UserError(f"--out {str(path)!r} {what}")
-    from common import plots
+    from common.report import plots
 
     symbols = [run.tokenizer.decode([token]) for token in ids.tolist()]
     title = f"{run.plan.experiment}, {progress(run.state)}: where does each head look?"

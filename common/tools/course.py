@@ -15,15 +15,18 @@ from typing import Annotated
 
 import tyro
 
-from common import extra, pictures, results, threads
+from common import results
+from common.command_line import parse_as
 from common.errors import UserError, command
-from common.evidence import Measured
-from common.lesson import COURSE, Reference, course_plan, course_references, find, refer
-from common.parsing import parse_as
-from common.results import course_rows
+from common.lessons.course import COURSE, Reference, course_plan, course_references, find, refer
+from common.report import pictures
+from common.report.evidence import Measured
+from common.results import extra
+from common.results.table import course_rows
 from common.tools.prove import prove
 from common.tools.side_by_side import Job, Pool, Task, gathers, plan_tasks, small
 from common.tools.verify import verify
+from common.training import threads
 
 NOTES = {"measured": "", "stale": "measured with earlier code", "missing": "not measured yet"}
 

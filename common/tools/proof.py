@@ -3,7 +3,9 @@
 It reads a list of lines from standard input as JSON and prints one JSON object for each. It uses only what every version has.
 """
 
+import contextlib
 import hashlib
+import importlib
 import json
 import sys
 
@@ -122,11 +124,18 @@ def texts(data) -> str:
     return digest(repr(found))
 
 
+def version(*names: str):
+    """The first of these modules that a version of the project has: some have moved."""
+    for name in names:
+        with contextlib.suppress(ModuleNotFoundError):
+            return importlib.import_module(name)
+    raise ModuleNotFoundError(f"no module {' or '.join(names)}")
+
+
 def prove(line: dict, loaded: dict) -> dict:
     """The facts of one line, in the order in which they come about."""
-    from common import lesson
-
-    plan = lesson.course_plan(line["experiment"])
+    lessons = version("common.lessons", "common.lesson")
+    plan = lessons.course_plan(line["experiment"])
     s = plan.settings(line["flags"])
     s = plan.own(line["arm"], s) if hasattr(plan, "own") else s
     key = (
@@ -137,7 +146,7 @@ def prove(line: dict, loaded: dict) -> dict:
         loaded.clear()
         loaded[key] = plan.load(s, "cpu", None)
     data = loaded[key]
-    model = build(lesson, plan.arms[line["arm"]], s, data.tokenizer.vocab_size)
+    model = build(lessons, plan.arms[line["arm"]], s, data.tokenizer.vocab_size)
 
     watch = Watch(s, lambda trained: scores(trained, data))
     before = [
@@ -149,14 +158,14 @@ def prove(line: dict, loaded: dict) -> dict:
     plan.train(model, Batches(data.with_seed(1), watch), s, watch)
     if not watch.found:  # nothing is trained
         watch.found = [["fitted", weights(model)], ["scores", scores(model, data)]]
-    code = lesson.Reference(line["experiment"], line["arm"], line["flags"]).code
+    code = lessons.Reference(line["experiment"], line["arm"], line["flags"]).code
     return {"facts": before + watch.found, "steps": len(watch.real), "code": code}
 
 
-def build(lesson, arm, s, vocab_size: int):
+def build(lessons, arm, s, vocab_size: int):
     """The untrained model of seed 1, as the version builds it."""
-    if hasattr(lesson, "build_model"):
-        return lesson.build_model(arm, s, vocab_size, 1)
+    if hasattr(lessons, "build_model"):
+        return lessons.build_model(arm, s, vocab_size, 1)
     torch.manual_seed(1)
     return arm(s, vocab_size)
 
@@ -171,14 +180,11 @@ class Short:
 
 def scores(model, data) -> str:
     """What the version measures at the end of a run; those that had no module for it scored the same three parts of the text."""
-    from common import metrics
-
     short = Short(data)
-    try:
-        from common.record import measure
-    except ImportError:
+    measure = getattr(version("common.results.row", "common.record", "common.metrics"), "measure", None)
+    if not measure:
         parts = {"train": short.train.tail(len(short.validation)), "validation": short.validation, "test": short.test}
-        found = {name: metrics.score(model, part, "cpu") for name, part in parts.items()}
+        found = {name: version("common.training.metrics", "common.metrics").score(model, part, "cpu") for name, part in parts.items()}
     else:
         found = measure(model, short, False)
     return repr([(name, f.nats.hex(), f.tokens, f.correct, f.loss, f.bpc, f.accuracy) for name, f in sorted(found.items())])

@@ -21,10 +21,12 @@ from pathlib import Path
 
 import torch
 
-from common import receipts, results
+from common import results
 from common.errors import UserError
-from common.evidence import Measured
-from common.lesson import ROOT, Reference
+from common.lessons import receipts
+from common.lessons.course import Reference
+from common.paths import ROOT
+from common.report.evidence import Measured
 
 PROGRAM = Path(__file__).with_name("proof.py")
 

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from common import checkpoint, receipts
-from common.beside import Presence
 from common.errors import UserError
-from common.journal import finished
-from common.lesson import ROOT, Reference, course_plan, course_references, refer
-from common.readme import timed_lines
-from common.runs import run_folder
+from common.lessons import receipts
+from common.lessons.course import Reference, course_plan, course_references, refer
+from common.lessons.run_folder import run_folder
+from common.paths import ROOT
+from common.report.readme import timed_lines
+from common.training import checkpoint
+from common.training.presence import Presence
+from common.training.recorder import finished
 
 Job = tuple[Reference, int]
 

@@ -11,12 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import results, threads
+from common import results
 from common.errors import UserError
-from common.evidence import Measured
-from common.lesson import Reference, course_plan, refer
-from common.statistics import one_more
+from common.lessons.course import Reference, course_plan, refer
+from common.report.evidence import Measured
+from common.results.statistics import one_more
 from common.tools.side_by_side import gathers
+from common.training import threads
 
 COMPARED = ("train_loss", "val_loss", "test_loss", "test_accuracy", "test_bpc")
 

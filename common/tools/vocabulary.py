@@ -14,9 +14,9 @@ from pathlib import Path
 
 import tyro
 
+from common.command_line import parse_as
+from common.data.tokenizer import BPETokenizer
 from common.errors import UserError, command
-from common.parsing import parse_as
-from common.tokenizer import BPETokenizer
 
 
 @dataclass(frozen=True)

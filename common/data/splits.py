@@ -1,0 +1,187 @@
+"""Splits and batches of token ids.
+
+Running text is cut once into its first 90 % (train), the next 5 % (validation) and the last 5 % (test). Lists of names are shuffled once
+with a fixed seed and cut 80/10/10.
+"""
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.data.corpora import Corpus, load_names, load_text
+from common.data.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, make
+from common.errors import UserError
+from common.settings import NamesSettings, Settings
+
+LOGITS = 2**26  # at most so many are computed at once for a score: with 100,000 entries, 128 windows would be gigabytes
+
+
+class TextSplit:
+    """A stretch of running text: N tokens to predict, each from what stands before it.
+
+    tokens (N + 1,): the N tokens and the one that precedes them, which is context only.
+    """
+
+    def __init__(self, tokens: Tensor, characters: int, block_size: int, rows: int = 128):
+        self.tokens, self.characters, self.block_size, self.rows = tokens, characters, block_size, rows
+        self.windows = tokens.unfold(0, min(block_size + 1, len(tokens)), 1)  # (N - T + 1, T + 1), a view
+        self.choices = len(self.windows)
+
+    def __len__(self) -> int:
+        return len(self.tokens) - 1
+
+    def at(self, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (B, T) and targets (B, T) of the windows that begin at `starts` (B,)."""
+        windows = self.windows[starts]
+        return windows[:, :-1], windows[:, 1:]
+
+    def in_order(self, rows: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every target exactly once, in windows that do not overlap, `rows` at a time; the last window may be shorter."""
+        rows, whole = rows or self.rows, len(self) // self.block_size
+        for first in range(0, whole, rows):
+            yield self.at(torch.arange(first, min(first + rows, whole), device=self.tokens.device) * self.block_size)
+        rest = self.tokens[whole * self.block_size :]
+        if len(rest) > 1:
+            yield rest[None, :-1], rest[None, 1:]
+
+    def in_windows(self, block_size: int) -> "TextSplit":
+        """The same tokens in windows of another length, as many tokens at a time."""
+        return TextSplit(self.tokens, self.characters, block_size, max(1, self.rows * self.block_size // block_size))
+
+    def head(self, tokens: int) -> "TextSplit":
+        """The first `tokens` tokens; its characters are in proportion, exact where a token is a character."""
+        return TextSplit(self.tokens[: tokens + 1], round(self.characters * tokens / len(self)), self.block_size, self.rows)
+
+    def tail(self, tokens: int) -> "TextSplit":
+        """The last `tokens` tokens; its characters count as one per token, so only its loss has a meaning."""
+        return TextSplit(self.tokens[-(tokens + 1) :], tokens, self.block_size, self.rows)
+
+
+class NameSplit:
+    """A list of names: each letter, and the end of each name, predicted from the letters before it in that name.
+
+    contexts (N, T): the last T letters, filled up on the left with the end mark (id 0); targets (N,).
+    """
+
+    def __init__(self, contexts: Tensor, targets: Tensor):
+        self.contexts, self.targets = contexts, targets
+        self.choices = self.characters = len(targets)
+
+    @classmethod
+    def of(cls, tokens: np.ndarray, block_size: int) -> "NameSplit":
+        """From the ids of all names, each followed by the end mark."""
+        starts = np.concatenate([[0], np.flatnonzero(tokens == 0)[:-1] + 1])
+        place = np.arange(len(tokens)) - np.repeat(starts, np.diff([*starts, len(tokens)]))  # letters of the same name that came before
+        columns = [np.where(place >= back, np.roll(tokens, back), 0) for back in range(block_size, 0, -1)]
+        return cls(torch.from_numpy(np.stack(columns, axis=1)), torch.from_numpy(tokens))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def at(self, choices: Tensor) -> tuple[Tensor, Tensor]:
+        """Contexts (B, T) and targets (B,)."""
+        return self.contexts[choices], self.targets[choices]
+
+    def in_order(self, rows: int = 8192) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every target exactly once."""
+        yield from zip(self.contexts.split(rows), self.targets.split(rows), strict=True)
+
+    def head(self, tokens: int) -> "NameSplit":
+        """The first `tokens` predictions."""
+        return NameSplit(self.contexts[:tokens], self.targets[:tokens])
+
+    def tail(self, tokens: int) -> "NameSplit":
+        """The last `tokens` predictions."""
+        return NameSplit(self.contexts[-tokens:], self.targets[-tokens:])
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and is measured on."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    train: TextSplit | NameSplit
+    validation: TextSplit | NameSplit
+    test: TextSplit | NameSplit
+    batch_size: int
+    seed: int = 1
+    device: str = "cpu"
+    names: frozenset[str] = frozenset()  # the training list, where the corpus is one
+
+    @property
+    def predicted(self) -> int:
+        """Tokens that a window predicts."""
+        return self.train.at(torch.zeros(1, dtype=torch.long))[1].numel()
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of a step depends on seed and step alone, so a resumed run goes on with the batches it would have had."""
+        choices = np.random.default_rng((self.seed, step)).integers(self.train.choices, size=self.batch_size)
+        x, y = self.train.at(torch.from_numpy(choices))
+        return x.to(self.device), y.to(self.device)
+
+    def first_line(self, longest: int = 48) -> Tensor:
+        """Ids (T,) of the first line of the test text with over 20 characters, else of its beginning; at most `longest`, and a window."""
+        held_out = self.tokenizer.decode(self.test.tokens[1:2000].tolist())
+        line = next((line for line in held_out.split("\n")[1:] if len(line) > 20), held_out)
+        return torch.from_numpy(self.tokenizer.encode(line)[: min(longest, self.test.block_size)]).to(self.device)
+
+    def symbols(self, ids: Tensor) -> list[str]:
+        """What each of some tokens (T,) stands for."""
+        return [self.tokenizer.decode([token]) for token in ids.tolist()]
+
+    def with_seed(self, seed: int) -> "Data":
+        return dataclasses.replace(self, seed=seed)
+
+
+def text_data(s: Settings, device: str = "cpu", tokenizer: Tokenizer | None = None, learn=BPETokenizer.train) -> Data:
+    """Running text, cut by characters and then tokenised, so that every tokenizer is measured on the same characters.
+
+    A vocabulary that the settings ask for is learned from the training text, with `learn(text, vocab_size)`.
+    """
+    corpus = load_text(s.corpus)
+    ends = [int(0.9 * len(corpus.text)), int(0.95 * len(corpus.text)), len(corpus.text)]
+    parts = [corpus.text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    tokenizer = tokenizer or make(s.tokenizer, corpus.text, parts[0], learn)
+    tokens = [tokenizer.encode(part) for part in parts]
+    if min(map(len, tokens)) < 1 or len(tokens[0]) <= s.block_size:
+        raise UserError(
+            f"corpus {corpus.name!r} is too short: its {len(corpus.text)} characters give {len(tokens[0])} training tokens, "
+            f"a window takes {s.block_size + 1}; use a longer text or a smaller --block-size"
+        )
+    rows = max(1, min(128, LOGITS // (s.block_size * tokenizer.vocab_size)))
+    splits = [TextSplit(torch.from_numpy(tokens[0]), len(parts[0]), s.block_size, rows)]
+    for before, own, part in zip(tokens, tokens[1:], parts[1:], strict=False):
+        splits.append(TextSplit(torch.from_numpy(np.concatenate([before[-1:], own])), len(part), s.block_size, rows))
+    return Data(corpus, tokenizer, *splits, batch_size=s.batch_size, device=device)
+
+
+def names_data(s: NamesSettings, device: str = "cpu", tokenizer=None) -> Data:
+    """A list of names, one per line. Duplicates are removed before the split, unless the settings keep them.
+
+    Raises UserError for a list that is too short or that the tokenizer cannot write.
+    """
+    if s.drop_leaked and not s.keep_duplicates:
+        raise UserError("--drop-leaked does nothing without --keep-duplicates: without duplicates nothing leaks")
+    corpus = load_names(s.corpus)
+    names = [line.strip() for line in corpus.text.splitlines() if line.strip()]
+    if not s.keep_duplicates:
+        names = list(dict.fromkeys(names))
+    random.Random(42).shuffle(names)  # once, whatever the seed of the run: every run is measured on the same names
+    parts = [names[: int(0.8 * len(names))], names[int(0.8 * len(names)) : int(0.9 * len(names))], names[int(0.9 * len(names)) :]]
+    if s.drop_leaked:
+        parts[0] = [name for name in parts[0] if name not in {*parts[1], *parts[2]}]
+    if not all(parts):
+        raise UserError(
+            f"corpus {corpus.name!r} has {len(names)} names; at least 10 are needed for a training, a validation and a test list"
+        )
+    tokenizer = tokenizer or CharTokenizer("\n" + "".join(names))
+    if tokenizer.encode("\n") != [0]:
+        raise UserError(f"corpus {corpus.name!r} has control characters in its names; remove them")
+    splits = [NameSplit.of(tokenizer.encode("".join(f"{name}\n" for name in part)), s.block_size) for part in parts]
+    return Data(corpus, tokenizer, *splits, batch_size=s.batch_size, device=device, names=frozenset(parts[0]))

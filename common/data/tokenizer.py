@@ -1,0 +1,194 @@
+"""From text to token ids and back: characters, bytes, byte-pair encodings learned here, and the published ones of tiktoken.
+
+Every tokenizer has `name`, `vocab_size`, `encode(text) -> int array`, `decode(ids) -> text` and `state() -> dict`, from which
+`from_state` builds it again (a checkpoint carries that). Text that looks like a special token is encoded as plain text.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from common.data import bpe
+from common.errors import UserError, nearest
+
+
+class CharTokenizer:
+    """One id per character of an alphabet, in code-point order.
+
+    A line break is the smallest character of ordinary text, so where it is in the alphabet it has id 0: lists of names use that
+    as their end mark.
+    """
+
+    name = "char"
+
+    def __init__(self, alphabet: Iterable[str]):
+        self.alphabet = "".join(sorted(set(alphabet)))
+        self.code_points = np.array([ord(c) for c in self.alphabet], dtype=np.uint32)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.alphabet)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids, one per character, int64 (len(text),). Raises UserError that names the characters it does not know."""
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        ids = np.searchsorted(self.code_points, points).clip(max=self.vocab_size - 1)
+        unknown = points[self.code_points[ids] != points]
+        if len(unknown):
+            names = " ".join(repr(chr(p)) for p in sorted(set(unknown.tolist()))[:10])
+            raise UserError(f"the vocabulary of {self.vocab_size} characters has no {names}; it has {self.alphabet!r}")
+        return ids.astype(np.int64)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(self.alphabet[i] for i in ids)
+
+    def state(self) -> dict:
+        return {"name": self.name, "alphabet": self.alphabet}
+
+
+class ByteTokenizer:
+    """One id per byte of the text in UTF-8: 256 of them, for every text there is."""
+
+    name, vocab_size = "byte", 256
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids as int64. Raises UserError for text that is not valid Unicode."""
+        return np.frombuffer(bpe.utf8(text), dtype=np.uint8).astype(np.int64)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return bytes(int(i) for i in ids).decode(errors="replace")
+
+    def state(self) -> dict:
+        return {"name": self.name}
+
+
+class _Encoding:
+    """What the byte-pair encodings share: `self.encoding` is a tiktoken.Encoding."""
+
+    @property
+    def vocab_size(self) -> int:
+        return self.encoding.n_vocab
+
+    def encode(self, text: str, special: bool = False) -> np.ndarray:
+        """Ids as int64; special tokens in the text are plain text unless `special`. Raises UserError for text that is not valid Unicode."""
+        bpe.utf8(text)
+        return np.array(self.encoding.encode(text, allowed_special="all") if special else self.encoding.encode_ordinary(text), np.int64)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text; bytes that make no character become the replacement character."""
+        return self.encoding.decode([int(i) for i in ids])
+
+
+class TiktokenTokenizer(_Encoding):
+    """A published byte-pair encoding, for example `gpt2` (50,257 entries) or `cl100k_base` (100,277)."""
+
+    def __init__(self, name: str):
+        import tiktoken
+
+        if name not in tiktoken.list_encoding_names():
+            raise UserError(f"encoding {name!r} is not known{nearest(name, tiktoken.list_encoding_names())}")
+        try:
+            self.encoding = tiktoken.get_encoding(name)
+        except (OSError, ValueError) as error:  # not there, or not what it should be
+            raise UnreachableError(
+                f"the files of encoding {name!r} cannot be reached; set TIKTOKEN_CACHE_DIR to a folder that holds them"
+            ) from error
+        self.name = name
+
+    def state(self) -> dict:
+        return {"name": self.name}
+
+
+class UnreachableError(UserError):
+    """The files of a published encoding are neither here nor can they be downloaded."""
+
+
+class BPETokenizer(_Encoding):
+    """A byte-pair encoding from merges that were learned here. Ids: the 256 bytes, what the merges made, the special token.
+
+    Taught in 07_tokenizer_gqa/bpe.py; here compiled code does the encoding.
+    """
+
+    def __init__(self, merges: list[bpe.Merge]):
+        import tiktoken
+
+        self.merges = merges
+        ids = {bytes([byte]): byte for byte in range(256)}
+        for a, b in merges:
+            ids.setdefault(a + b, len(ids))
+        self.name = f"bpe-{len(ids) + 1}"
+        self.encoding = tiktoken.Encoding(self.name, pat_str=bpe.PIECE.pattern, mergeable_ranks=ids, special_tokens={bpe.END: len(ids)})
+
+    @classmethod
+    def train(cls, text: str | Iterable[str], vocab_size: int) -> "BPETokenizer":
+        """Learn a vocabulary from a text, or from documents. Raises as `common.data.bpe.train`."""
+        return cls(bpe.train([text] if isinstance(text, str) else text, vocab_size))
+
+    def state(self) -> dict:
+        return {"name": "bpe", "merges": [[a.decode("latin-1"), b.decode("latin-1")] for a, b in self.merges]}
+
+    def save(self, path: Path) -> None:
+        """Write the vocabulary as a JSON file, which `--tokenizer PATH` reads."""
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(self.state()), encoding="ascii")
+        part.replace(path)
+
+
+Tokenizer = CharTokenizer | ByteTokenizer | TiktokenTokenizer | BPETokenizer
+
+
+def from_state(state: dict) -> Tokenizer:
+    """The tokenizer that `state()` described. Raises UserError for a state it cannot read."""
+    if state.get("name") == "char":
+        return CharTokenizer(state["alphabet"])
+    if state.get("name") == "byte":
+        return ByteTokenizer()
+    if state.get("name") == "bpe":
+        return BPETokenizer([(a.encode("latin-1"), b.encode("latin-1")) for a, b in state["merges"]])
+    return TiktokenTokenizer(str(state.get("name")))
+
+
+def load(path: Path) -> BPETokenizer:
+    """A vocabulary from its file. Raises UserError for a file that holds none."""
+    try:
+        return BPETokenizer(from_state(json.loads(path.read_text(encoding="ascii")) | {"name": "bpe"}).merges)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} holds no vocabulary of this course ({error or type(error).__name__}); learn one with bpe-SIZE") from None
+
+
+def identity(name: str) -> str:
+    """What stands for a tokenizer in the hash of a configuration: its name, or a digest of the vocabulary in a file."""
+    if _is_path(name) and Path(name).expanduser().is_file():
+        return f"file-{hashlib.sha256(Path(name).expanduser().read_bytes()).hexdigest()[:12]}"
+    return name
+
+
+def _is_path(name: str) -> bool:
+    return bool(Path(name).suffix) or "/" in name or "\\" in name
+
+
+def make(name: str, text: str, training: str, learn: Callable[[str, int], Tokenizer] = BPETokenizer.train) -> Tokenizer:
+    """The tokenizer of a name: char, byte, bpe-SIZE, an encoding of tiktoken, or the path of a vocabulary.
+
+    text: what characters occur in. training: what merges are learned from, with `learn`. Raises UserError for a name it does not know.
+    """
+    if name == "char":
+        return CharTokenizer(text)
+    if name == "byte":
+        return ByteTokenizer()
+    if re.fullmatch(r"bpe-\d+", name):
+        return learn(training, int(name.removeprefix("bpe-")))
+    if _is_path(name):
+        return load(Path(name).expanduser())
+    import tiktoken
+
+    known = ["char", "byte", *tiktoken.list_encoding_names()]
+    if name not in known:
+        raise UserError(
+            f"tokenizer {name!r} is not known{nearest(name, known)}; it is char, byte, bpe-SIZE, {', '.join(known[2:])} or a file"
+        )
+    return TiktokenTokenizer(name)

@@ -1,0 +1,129 @@
+"""The course: its scripts in order, and how one refers to a line of it."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from common.data.corpora import family_of
+from common.errors import UserError, nearest
+from common.lessons.plan import Plan, plan
+from common.paths import ROOT
+from common.settings import Settings
+
+COURSE = (
+    "01_bigram/count_bigram",
+    "01_bigram/ngram",
+    "01_bigram/by_hand",
+    "01_bigram/names_bigram",
+    "01_bigram/names_mlp",
+    "01_bigram/names_deep",
+    "01_bigram/names_wavenet",
+    "02_attention/bigram",
+    "02_attention/average",
+    "02_attention/self_attention",
+    "02_attention/positions",
+    "02_attention/multi_head",
+    "03_ffn/feed_forward",
+    "04_stacking/stack",
+    "05_residual_norm/residual",
+    "05_residual_norm/projection",
+    "05_residual_norm/layer_norm",
+    "05_residual_norm/post_ln",
+    "05_residual_norm/pre_ln",
+    "05_residual_norm/dropout",
+    "05_residual_norm/depth_map",
+    "06_transformer/gpt",
+    "06_transformer/fast_gpt",
+    "06_transformer/sizes",
+    "07_tokenizer_gqa/bpe",
+    "07_tokenizer_gqa/weight_tying",
+    "07_tokenizer_gqa/kv_cache",
+    "07_tokenizer_gqa/gqa",
+    "08_micro_arch/ffn_width",
+    "08_micro_arch/norm",
+    "08_micro_arch/activation",
+    "08_micro_arch/position",
+    "08_micro_arch/qk_norm",
+    "08_micro_arch/attention",
+    "08_micro_arch/moe",
+    "08_micro_arch/assemble",
+)
+
+BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage
+BASELINES["yardstick"] = "06_transformer/gpt --preset yardstick"
+
+
+def find(name: str) -> str:
+    """The experiment of the course that `name` means: `bigram.py`, `02_attention/bigram` or `bigram`. Raises UserError."""
+    name = name.removesuffix(".py").rstrip("/")
+    matches = [e for e in COURSE if name in (e, e.split("/")[1])] or [e for e in COURSE if Path(name).resolve() == ROOT / e]
+    if len(matches) != 1:
+        what = f"means {' and '.join(matches)}" if matches else "is no script of the course"
+        raise UserError(f"{name!r} {what}{nearest(name, [*COURSE, *(e.split('/')[1] for e in COURSE)])}")
+    return matches[0]
+
+
+@cache
+def course_plan(experiment: str) -> Plan:
+    """The plan of an experiment of the course (`02_attention/bigram`)."""
+    return plan(ROOT / f"{experiment}.py")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One line of the course, an experiment, arm and flags: `02_attention/bigram`, `ngram:5` or `names_mlp --keep-duplicates`."""
+
+    experiment: str
+    arm: str
+    flags: str = ""
+
+    def __str__(self) -> str:
+        arm = "" if self.arm == "default" else f":{self.arm}"
+        return f"{self.experiment}{arm} {self.flags}".strip()
+
+    def config(self) -> str:
+        """The configuration hash of the course's run."""
+        return _config_of(self)
+
+    def settings(self) -> Settings:
+        """The settings of the course's run."""
+        return course_plan(self.experiment).settings(self.flags)
+
+    @property
+    def code(self) -> str:
+        """The fingerprint of the code as it is now."""
+        return _code_of(self.experiment, self.arm)
+
+
+@cache
+def _config_of(reference: Reference) -> str:
+    s = reference.settings()
+    return course_plan(reference.experiment).config(reference.arm, s, family_of(s.corpus))
+
+
+@cache
+def _code_of(experiment: str, arm: str) -> str:
+    return course_plan(experiment).code(arm)
+
+
+def refer(text: str) -> Reference:
+    """Read a reference. Without an arm it means the only or the first one. Raises UserError."""
+    name, _, flags = text.strip().partition(" ")
+    name, _, arm = name.partition(":")
+    experiment = find(name)
+    arms = list(course_plan(experiment).arms)
+    if not arms:
+        raise UserError(f"{experiment} is a program; it has no runs to refer to")
+    if arm and arm not in arms:
+        raise UserError(f"{experiment} has no arm {arm!r}{nearest(arm, arms)}; its arms: {', '.join(arms)}")
+    return Reference(experiment, arm or arms[0], flags.strip())
+
+
+def course_references(stage: str = "") -> list[Reference]:
+    """Every line of the course in course order, or those whose experiment begins with `stage`."""
+    found = []
+    for experiment in COURSE:
+        if experiment.startswith(stage):
+            p = course_plan(experiment)
+            found += [Reference(experiment, arm, flags) for flags in p.header.variants for arm in p.course_arms]
+    return found

@@ -1,0 +1,146 @@
+"""What a script would run: its header, its arms, its settings and hooks, read by importing it."""
+
+import hashlib
+import importlib.util
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.command_line import parse
+from common.data import text_data
+from common.data.tokenizer import identity
+from common.errors import UserError
+from common.lessons.fingerprint import fingerprint
+from common.lessons.header import Header, read_header
+from common.settings import ARCHITECTURE, RECIPE, Lesson, Reading, Settings, config_hash
+from common.training.loop import train
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a script hands to `run()`."""
+
+    script: Path
+    header: Header
+    arms: dict[str, Callable[[Settings, int], nn.Module]]
+    defaults: Settings
+    load: Callable
+    train: Callable
+    picture: Callable | None
+    probe: Callable | None = None
+    overview: Callable | None = None
+    measure: Callable | None = None
+    presets: dict = field(default_factory=dict)
+    quick: dict = field(default_factory=dict)
+    scores: Callable | None = None
+    describe: Callable | None = None
+
+    @property
+    def experiment(self) -> str:
+        return self.header.experiment
+
+    @property
+    def course_arms(self) -> list[str]:
+        """The arms that are trained when none is named."""
+        return [name for name, arm in self.arms.items() if not getattr(arm, "on_demand", False)]
+
+    def settings(self, flags: str = "") -> Settings:
+        """The settings of the course's run with these flags."""
+        return parse(self.defaults, "", shlex.split(flags), self.presets)[0] if flags else self.defaults
+
+    def small(self) -> tuple[dict, list[str]]:
+        """What --quick changes, and the arms it trains: what the script says, else a tenth of the steps and the same arms.
+
+        A warm-up is shorter by as much as the run is; an arm's own, which is what it is about, stays as it is.
+        """
+        changed = {k: v for k, v in self.quick.items() if k != "arms"}
+        if not self.quick and all(map(self.trains, self.arms)):
+            changed = {"steps": max(1, self.defaults.steps // 10)}
+        if self.defaults.warm_up:
+            changed = {"warm_up": self._shorter(self.defaults.warm_up)} | changed
+        return changed, list(self.quick.get("arms", self.course_arms))
+
+    def _shorter(self, warm_up: int) -> int:
+        return warm_up * self.quick.get("steps", self.defaults.steps // 10) // self.defaults.steps
+
+    def own(self, arm: str, s: Settings) -> Settings:
+        """The settings with those that are an arm's own."""
+        return replace(s, **getattr(self.arms[arm], "settings", {}))
+
+    def reads(self, arm: str, s: Settings) -> set[str]:
+        """The settings that the model of an arm asks for."""
+        return set(_read_by(self.arms[arm], self.own(arm, s)))
+
+    def trains(self, arm: str) -> bool:
+        """Whether the model of an arm has parameters; one that only counts has none."""
+        return _has_parameters(self.arms[arm], self.defaults)
+
+    def ignores(self, arm: str, s: Settings) -> set[str]:
+        """The settings that make no difference to this arm: parts its model does not have, steps where nothing is trained."""
+        counted = set() if self.trains(arm) else {"steps", "seconds", "batch_size", "lr", "init_from", "tokenizer", *RECIPE}
+        own_loop = set() if self.train.__module__ == "common.training.loop" else {"dtype", "seconds", "tokenizer", *RECIPE}
+        return set(ARCHITECTURE) - self.reads(arm, s) - {"block_size"} | counted | own_loop
+
+    def code(self, arm: str) -> str:
+        """The fingerprint of all that decides what a run of this arm computes, apart from settings and seed."""
+        return fingerprint([self.arms[arm], self.load, self.train])
+
+    @property
+    def scores_code(self) -> str:
+        """The fingerprint of the script's own scores, apart from the run that they are of."""
+        return fingerprint([self.scores], ())
+
+    def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
+        own = self.own(arm, s)
+        return config_hash(replace(own, tokenizer=identity(own.tokenizer)), self.reads(arm, s), corpus)
+
+
+@cache
+def _has_parameters(build: Callable, s: Settings) -> bool:
+    with torch.device("meta"):
+        return any(True for _ in build(s, 65).parameters())
+
+
+@cache
+def _read_by(build: Callable, s: Settings) -> frozenset[str]:
+    """The settings that a model asks for while it is built; asked once, as building takes time."""
+    reading = Reading(s)
+    with torch.device("meta"):
+        build(reading, 65)
+    return frozenset(reading.names)
+
+
+def plan_of(script: Path, lesson: Lesson | None) -> Plan:
+    """What a script would run. A script that is a program, which trains nothing by default, has no lesson and no arms."""
+    header = read_header(script)
+    if lesson is None:
+        return Plan(script, header, {}, Settings(), text_data, train, None)
+    arms = lesson.model if isinstance(lesson.model, dict) else {"default": lesson.model}
+    return Plan(
+        script, header, arms, lesson.settings, lesson.load or text_data, lesson.train or train, lesson.picture, lesson.probe,
+        lesson.overview, lesson.measure, lesson.presets, lesson.quick, lesson.scores, lesson.describe,
+    )  # fmt: skip
+
+
+def plan(script: Path) -> Plan:
+    """Import a script and read what it would run. Raises UserError if it says nothing of that."""
+    name = f"stage_{script.stem}_{hashlib.sha256(str(script).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where a class is asked for the file that it comes from
+    spec.loader.exec_module(module)
+    if not hasattr(module, "lesson"):
+        raise UserError(f"{script} has no `lesson`; end it with lesson = Lesson(Model), or lesson = None for a program")
+    return plan_of(script, module.lesson)
+
+
+def build_model(build: Callable, s: Settings, vocab_size: int, seed: int, device: str = "cpu") -> nn.Module:
+    """The untrained model of a run: the seed decides its weights."""
+    torch.manual_seed(seed)
+    return build(s, vocab_size).to(device)

@@ -1,0 +1,151 @@
+"""One run of a script: an arm with a seed. Build, train, score, and append its row."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+from common import lessons, results
+from common.data import Data
+from common.errors import UserError
+from common.lessons import receipts, run_folder
+from common.lessons.plan import Plan
+from common.report.summary import Result
+from common.results import extra
+from common.results.row import make_row, measure
+from common.settings import Options, Reading, Settings
+from common.training import checkpoint, threads
+from common.training.presence import Presence
+from common.training.recorder import Diverged, Recorder, Stopped, finished
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run to do: an arm with a seed, its settings, and the data that it learns from."""
+
+    plan: Plan
+    arm: str
+    seed: int
+    settings: Settings
+    data: Data
+    number: str = ""
+    """Which of several, for the terminal: `[2/6] `; empty for a single one."""
+
+    @property
+    def name(self) -> str:
+        return self.plan.experiment if self.arm == "default" else f"{self.plan.experiment}:{self.arm}"
+
+    @cached_property
+    def state(self) -> dict:
+        """What a checkpoint says of its run from the beginning."""
+        return {
+            "experiment": self.plan.experiment, "arm": self.arm, "seed": self.seed, "settings": dataclasses.asdict(self.settings),
+            "tokenizer": self.data.tokenizer.state(), "corpus": self.data.corpus.name,
+            "config_hash": self.plan.config(self.arm, self.settings, self.data.corpus.family), "code_hash": self.plan.code(self.arm),
+        }  # fmt: skip
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """The codes that are as good as the present one."""
+        return receipts.codes(*(self.state[key] for key in ("experiment", "arm", "config_hash", "code_hash")))
+
+    @property
+    def folder(self) -> Path:
+        return run_folder.run_folder(*(self.state[key] for key in ("experiment", "arm", "seed", "config_hash", "code_hash")))
+
+
+def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, nn.Module | None]:
+    """Train one arm with one seed, measure it, and append its row. Returns the result, and the model (None if it diverged)."""
+    plan, s, data, path = cell.plan, cell.settings, cell.data, cell.folder / checkpoint.NAME
+    reading, resume, further = Reading(s), options.resume, {}
+    model = lessons.build_model(plan.arms[cell.arm], reading, data.tokenizer.vocab_size, cell.seed, data.device)
+    if resume and not path.exists():
+        others = run_folder.others(plan, cell.arm, cell.seed, s)
+        print(f"no checkpoint with these settings and this code to go on from{others}; begins at step 0", flush=True)
+    if resume and plan.overview:
+        result, resume = _finished(cell, options.log)
+        if result:
+            return result, None
+    if s.init_from:
+        _start_from(initial(s, cell.seed), model)
+    if plan.describe and cell.seed == options.seeds[0]:
+        print(plan.describe(model, s), flush=True)
+    chosen = threads.settle(cell.name, model, data, s.steps, options.threads, path if options.resume else None)
+    presence.begin()
+    recorder = Recorder(cell.folder, data, s, cell.state | {"threads": chosen}, f"{cell.number}{cell.name} seed {cell.seed}", plan.probe)
+    if resume:
+        recorder.go_on_from(cell.codes)
+    with recorder.held():
+        try:
+            start = time.perf_counter()
+            plan.train(model, data.with_seed(cell.seed), s, recorder)
+            recorder.finish(model, time.perf_counter() - start)
+            scores = measure(model, data, options.quick)
+            further = plan.scores(model, data, s) if plan.scores else {}
+            recorder.keep_scores(scores, further)
+        except Diverged as why:
+            print(f"{cell.name} seed {cell.seed} diverged ({why}); the row says so, the last good checkpoint is kept")
+            scores = None
+        alone = presence.alone()
+    if recorder.stop:
+        raise Stopped
+    row = make_row(plan, cell.arm, cell.seed, s, data, reading.names, model, recorder, scores) | {"alone": alone}
+    if options.log:
+        _log(plan, row, further, options.resume)
+    return Result.of(row, recorder.state), model if scores else None
+
+
+def _log(plan: Plan, row: dict, further: dict[str, float], resumed: bool) -> None:
+    """Append the row of a run, and what its script scored besides, unless they are there already."""
+    if not (resumed and results.logged(row)):
+        results.append(row)
+    run = row["arm"], row["seed"], row["config_hash"]
+    if further and not extra.of_run(plan, *run):
+        extra.append(extra.lines(plan, *run, further))
+
+
+def _finished(cell: Cell, log: bool) -> tuple[Result | None, bool]:
+    """The result of a cell that is finished; for one that is not, whether its checkpoint can be gone on from or is outdated."""
+    path, s = cell.folder / checkpoint.NAME, cell.settings
+    saved = checkpoint.read_state(path) if path.exists() else {}
+    same = all(saved.get(key) == cell.state[key] for key in ("config_hash", "corpus", "seed"))
+    if not same or saved.get("code_hash") not in cell.codes:
+        return None, False
+    row = results.logged(cell.state) if log else None
+    if not row or not (row["diverged"] or finished(saved, s.steps, s.seconds)):
+        return None, True
+    if not row["diverged"] and extra.unscored(cell.plan, cell.arm, cell.seed, cell.state["config_hash"]):
+        return None, True
+    return Result.of(row, saved), True
+
+
+# ---- starting from the weights of another run ------------------------------------------------------------------------
+
+
+def initial(s: Settings, seed: int) -> Path:
+    """The checkpoint that `init_from` names: a run folder, or the finished run of an experiment with the same seed."""
+    if (Path(s.init_from) / checkpoint.NAME).exists():
+        return Path(s.init_from) / checkpoint.NAME
+    reference = lessons.refer(s.init_from)
+    path = run_folder.find_run(lessons.course_plan(reference.experiment), reference.arm, seed, reference.settings()) / checkpoint.NAME
+    state = checkpoint.read_state(path)
+    if state["code_hash"] not in receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code):
+        raise UserError(
+            f"--init-from {s.init_from}: {path.parent} was trained by another version of {reference.experiment}.py; train again"
+        )
+    if not finished(state, state["settings"]["steps"], state["settings"]["seconds"]):
+        raise UserError(
+            f"--init-from {s.init_from}: {path.parent} {run_folder.progress(state)}; go on with it first: "
+            f"python {reference.experiment}.py --seeds {seed} --resume"
+        )
+    return path
+
+
+def _start_from(path: Path, model: nn.Module) -> None:
+    """Give the model the weights of an earlier run."""
+    start = checkpoint.load(path)
+    checkpoint.restore_model(start, model)
+    print(f"starts from {path.parent} ({run_folder.progress(start.state)})")

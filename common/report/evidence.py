@@ -1,0 +1,126 @@
+"""What is measured: for each line of the course its rows, and whether they are those of the present code.
+
+A line is `measured`, `stale` (its rows are those of earlier code; they are shown with a dagger) or `missing` (not measured yet).
+None of the three stops anything: a script is in the course before it has rows, and a change before its rows are renewed.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from common import results
+from common.errors import UserError
+from common.lessons import receipts
+from common.lessons.course import Reference, course_plan, course_references
+from common.results import extra
+from common.results.table import course_rows
+
+NOT_YET = "_not measured yet_"
+DAGGER = "[†](#trust)"
+FOOTNOTE = "† measured with an earlier version of the code"
+
+
+@dataclass(frozen=True)
+class Line:
+    """The rows of a line of the course, one for each of its seeds; none if it is missing."""
+
+    rows: pd.DataFrame
+    state: str
+    """measured, stale or missing."""
+    seeds: tuple[int, ...] = ()
+    """The seeds that are measured with the present code: all, or those of a line that is still being measured."""
+
+    @property
+    def mark(self) -> str:
+        """What stands after a figure of this line."""
+        return DAGGER if self.state == "stale" else ""
+
+
+class Measured:
+    """The lines of the course, each looked up once."""
+
+    def __init__(self):
+        self.all, self.scores, self._lines = results.read(), extra.read(), {}
+
+    def line(self, reference: Reference) -> Line:
+        """The rows of a line and their state."""
+        if reference not in self._lines:
+            self._lines[reference] = self._look_up(reference)
+        return self._lines[reference]
+
+    def rows(self, reference: Reference) -> pd.DataFrame:
+        """The rows of a line: of the present code, else of earlier code, else none."""
+        return self.line(reference).rows
+
+    def score(self, reference: Reference, what: str) -> Line:
+        """A line of the course with, as its rows, its values (column `value`) of a score that is no column of the results.
+
+        Raises UserError for a script that gives no scores of its own, and for a name that none of its scores has.
+        """
+        if not course_plan(reference.experiment).scores:
+            raise UserError(f"{reference.experiment} gives no scores of its own; mend the name")
+        found, current = extra.course_scores(reference, self.scores)
+        named = set(self.scores[self.scores.experiment == reference.experiment].what)
+        if named and what not in named:
+            raise UserError(f"{reference.experiment} gives no score {what!r}; it gives {', '.join(sorted(named))}")
+        own = found[found.what == what]
+        wanted = set(course_plan(reference.experiment).header.seeds)
+        own = own[own.seed.isin(wanted)].sort_values("seed")
+        whole = set(own.seed) == wanted
+        return Line(own if whole else own.iloc[:0], "missing" if not whole else "measured" if current else "stale", tuple(own.seed))
+
+    def _look_up(self, reference: Reference) -> Line:
+        wanted = set(course_plan(reference.experiment).header.seeds)
+        current = course_rows(reference, self.all)
+        current = current[current.seed.isin(wanted)]
+        seeds = tuple(current.seed)
+        if set(seeds) == wanted:
+            return Line(current, "measured", seeds)
+        older = stale_rows(reference, wanted, self.all)
+        return Line(older, "stale" if len(older) else "missing", seeds)
+
+
+def stale_rows(reference: Reference, seeds: set[int], rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of these seeds with the settings of a line and the newest earlier code that has them all; empty if none has."""
+    same = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm) & rows.seed.isin(seeds)]
+    current = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
+    same = same[(same.config_hash == reference.config()) & ~same.code_hash.isin(current)]
+    for code in reversed(list(dict.fromkeys(same.code_hash))):
+        codes = receipts.codes(reference.experiment, reference.arm, reference.config(), code)
+        found = results.matching(reference.experiment, reference.arm, reference.config(), codes, same)
+        if set(found.seed) == seeds:
+            return found
+    return rows.iloc[:0]
+
+
+def coverage(measured: Measured) -> str:
+    """How many lines of the course are measured with the present code, and which are not, as one sentence of the README."""
+    references = course_references()
+    states = {reference: measured.line(reference).state for reference in references}
+    count = list(states.values()).count("measured")
+    said = f"{count} of the {len(references)} lines of the course are measured with the present code"
+    for state, what in (("stale", "measured with earlier code (†)"), ("missing", "not measured yet")):
+        own = [reference for reference in references if states[reference] == state]
+        if own:
+            said += f"; {len(own)} {what}: {', '.join(_names(own, references))}"
+    return said
+
+
+def _names(chosen: list[Reference], references: list[Reference]) -> list[str]:
+    """The names of some lines: of a script whose lines are all among them its own, of another those of the lines, three at most."""
+    found = []
+    for experiment in dict.fromkeys(reference.experiment for reference in chosen):
+        own = [reference for reference in chosen if reference.experiment == experiment]
+        name = experiment.split("/")[1]
+        if own == [reference for reference in references if reference.experiment == experiment]:
+            found.append(f"`{name}`")
+        else:
+            found += [f"`{str(reference).split('/', 1)[1]}`" for reference in own[:3]]
+            found += [f"{len(own) - 3} more of `{name}`"] if len(own) > 3 else []
+    return found
+
+
+def check_column(column: str) -> None:
+    """Raise UserError for a name that is no column of the results."""
+    if column not in results.COLUMNS:
+        raise UserError(f"column {column!r} is not in the results; its columns: {', '.join(results.COLUMNS)}")

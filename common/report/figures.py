@@ -1,0 +1,129 @@
+"""The pictures that are made from the results: the learning curves of a stage, and the staircase."""
+
+import textwrap
+from pathlib import Path
+
+from common.report.plots import COLOURS, LABEL, STYLE, WIDTH, plt, save
+
+
+def stage_curves(frame, stage: str, path: Path, mark: str) -> None:
+    """Validation bits per character of a stage's scripts against steps: one panel per number of steps, thin lines are single seeds.
+
+    Lines that earlier code measured have a dagger, and those not measured yet are named below.
+    """
+    arms = frame.arm.map(lambda arm: "" if arm == "default" else f":{arm}")
+    frame = frame.assign(line=frame.experiment.str.split("/").str[1] + arms + frame.state.map(_dagger))
+    missing = list(dict.fromkeys(frame.line[frame.state == "missing"]))
+    frame = frame[frame.state != "missing"]
+    last = frame.groupby("line", sort=False).step.max()
+    panels = list(dict.fromkeys(last))
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(len(panels), 1, figsize=(WIDTH, 3.4 * len(panels) + 0.6), squeeze=False)
+        for axes, steps in zip(grid[:, 0], panels, strict=True):
+            lines = [line for line in last.index if last[line] == steps]
+            _panel_of_curves(axes, frame[frame.line.isin(lines)], lines, steps)
+        grid[0, 0].set_title(f"{stage}: how fast does each script learn? (thick: mean of the seeds)")
+        figure.tight_layout()
+        _footnote(figure, "stale" in set(frame.state), missing)
+        save(figure, path, mark)
+
+
+def _panel_of_curves(axes, frame, lines: list[str], steps: int) -> None:
+    """The curves of the lines that were trained for so many steps."""
+    ends = []
+    for number, line in enumerate(lines):
+        colour, own = COLOURS[number % len(COLOURS)], frame[frame.line == line]
+        dashes = "-" if number < len(COLOURS) else "--"
+        for _, seed in own.groupby("seed"):
+            axes.plot(seed.step, seed.val_bpc, dashes, color=colour, lw=0.8, alpha=0.5)
+        mean = own.groupby("step").val_bpc.mean()
+        axes.plot(mean.index, mean, dashes, color=colour, lw=2)
+        ends.append((mean.iloc[-1], line, colour))
+    tail = frame[frame.step > 0].val_bpc
+    low, high = tail.min(), min(tail.max(), tail.min() + 4 * (tail.quantile(0.9) - tail.min()) + 0.05)
+    margin = 0.06 * (high - low)
+    axes.set(ylim=(low - margin, high + margin), xlim=(0, steps), xlabel="steps", ylabel="validation, bits per character")
+    _label_ends(axes, steps, ends, (high - low) / 14)
+
+
+def _dagger(state: str) -> str:
+    """What stands after the name of a line in a picture."""
+    return " †" if state == "stale" else ""
+
+
+def _footnote(figure, stale: bool, missing: list[str]) -> None:
+    """Below a picture: what its daggers mean, and what it cannot show yet."""
+    notes = ["† measured with an earlier version of the code"] if stale else []
+    if missing:
+        notes += textwrap.wrap(f"not measured yet: {', '.join(missing)}", 100)
+    if notes:
+        figure.text(0.01, 0, "\n".join(notes), va="top", fontsize=9, color="#555555")
+
+
+def _label_ends(axes, x: float, ends: list[tuple[float, str, str]], gap: float) -> None:
+    """Write each line's name at its right end, moved apart where they would overlap."""
+    at = -float("inf")
+    for y, label, colour in sorted(ends):
+        at = max(y, at + gap)
+        axes.annotate(
+            label,
+            (x, y),
+            (x + 0.012 * (axes.get_xlim()[1] - axes.get_xlim()[0]), at),
+            color=colour,
+            va="center",
+            fontsize=9,
+            annotation_clip=False,
+        )
+
+
+# ---- the staircase ---------------------------------------------------------------------------------------------------
+
+
+def staircase(frame, path: Path, mark: str) -> None:
+    """Test bits per character of every stage in course order, with 95 % intervals; counting floors as lines. Points are not joined.
+
+    A stage that is not measured yet keeps its place, empty; what earlier code measured is hollow and has a dagger.
+    """
+    stages, floors = frame[frame.kind == "stage"], frame[frame.kind == "floor"]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 4.8))
+        axes.set_xlim(-0.6, len(stages) - 0.4)
+        _floors(axes, floors, 0.045 * (frame.test_bpc.max() - frame.test_bpc.min()) if frame.test_bpc.any() else 1.0)
+        folders = list(dict.fromkeys(label.split("/")[0] for label in stages.label))
+        colours = [COLOURS[folders.index(label.split("/")[0]) % 8] for label in stages.label]
+        for x, (stage, colour) in enumerate(zip(stages.itertuples(), colours, strict=True)):
+            if stage.state == "missing":
+                axes.annotate(
+                    "not measured yet",
+                    (x, 0.02),
+                    xycoords=("data", "axes fraction"),
+                    rotation=90,
+                    ha="center",
+                    fontsize=8,
+                    color=colour,
+                    bbox=LABEL,
+                )
+                continue
+            fill = "white" if stage.state == "stale" else colour
+            axes.errorbar(x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, mfc=fill, capsize=4)
+            top = (x, stage.test_bpc + stage.half)  # above the interval: beside it, it would hide the next dot
+            axes.annotate(
+                f"{stage.test_bpc:.2f}", top, (0, 7), textcoords="offset points", ha="center", fontsize=8, color=colour, bbox=LABEL
+            )
+        names = stages.label.str.split("/").str[1] + stages.state.map(_dagger)
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+        for tick, colour in zip(axes.get_xticklabels(), colours, strict=True):
+            tick.set_color(colour)
+        axes.grid(axis="x", visible=False)
+        axes.set(title="The staircase: what does each idea buy? (lower is better)", ylabel="test, bits per character")
+        if "stale" in set(frame.state):
+            axes.text(0, -0.32, "† measured with an earlier version of the code", transform=axes.transAxes, fontsize=9, color="#555555")
+        save(figure, path, mark)
+
+
+def _floors(axes, floors, gap: float) -> None:
+    """What counting reaches, and the yardstick, as lines with their names, at least `gap` apart."""
+    for label, floor in zip(floors.label, floors.test_bpc, strict=True):
+        axes.axhline(floor, color="#777777", lw=1.4 if label == "yardstick" else 1, ls=":" if label == "yardstick" else (0, (4, 3)))
+    ends = [(y, label + _dagger(state), "#555555") for y, label, state in zip(floors.test_bpc, floors.label, floors.state, strict=True)]
+    _label_ends(axes, axes.get_xlim()[1], ends, gap)

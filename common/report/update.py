@@ -1,0 +1,194 @@
+"""README and plots, made from logs/results_All.csv.
+
+From the command line:
+
+    python -m common.report           rewrite README.md and logs/plots/
+    python -m common.report --check   change nothing; exit 1 and name the place if either does not follow from the results
+"""
+
+import csv
+import io
+import math
+import sys
+from pathlib import Path
+
+from common import lessons, results
+from common.errors import UserError, command
+from common.lessons.course import COURSE, Reference, course_plan, course_references, refer
+from common.paths import ROOT
+from common.report import figures, pictures, plots
+from common.report.evidence import Line, Measured
+from common.report.readme import differences, render
+from common.report.summary import read_curve
+from common.results.statistics import interval
+
+CURVE_COLUMNS = ["experiment", "arm", "seed", "config_hash", "code_hash", "step", "train_loss", "val_loss", "val_bpc", "state"]
+TEXT = "tinyshakespeare"  # the corpus of the staircase
+
+
+def staircase_data(measured: Measured) -> str:
+    """label, kind (stage or floor), mean and half-width of test bits per character on the course's corpus, and the line's state."""
+    lines = [["label", "kind", "test_bpc", "half", "state"]]
+    for label, name in lessons.BASELINES.items():
+        line = measured.line(refer(name))
+        if line.state != "missing":
+            lines.append([label, "floor", repr(interval(line.rows.test_bpc).mean), "0.0", line.state])
+    for reference in course_references():
+        if reference.experiment != "01_bigram/ngram" and not reference.flags and _is_a_stair(reference):
+            lines += _stair(reference, measured.line(reference))
+    return _as_csv(lines)
+
+
+def _stair(reference: Reference, line: Line) -> list[list[str]]:
+    """The line of the staircase's data for a line of the course; none where it has another text, or a run that diverged."""
+    if line.state == "missing":
+        return [[str(reference), "stage", "", "", "missing"]] if reference.settings().corpus == TEXT else []
+    if set(line.rows.corpus) != {TEXT} or line.rows.diverged.any():
+        return []
+    found = interval(line.rows.test_bpc)
+    return [[str(reference), "stage", repr(found.mean), repr(found.half), line.state]]
+
+
+def _is_a_stair(reference: Reference) -> bool:
+    """Whether a line of the course stands in the staircase: not the many arms of a picture, unless the header names them."""
+    plan = course_plan(reference.experiment)
+    return reference.arm in plan.header.stairs if "Stairs" in plan.header.fields else not plan.overview
+
+
+def _as_csv(lines: list[list]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+# ---- learning curves -------------------------------------------------------------------------------------------------
+
+
+class CurveError(UserError):
+    """The learning curve of a row is not there."""
+
+
+def curve_points(reference: Reference, row, tracked) -> list[list]:
+    """The learning curve of a row: from its run folder, or from the tracked file of an earlier report. Raises CurveError."""
+    from common.lessons.run_folder import run_folder
+
+    curve = read_curve(run_folder(reference.experiment, reference.arm, row.seed, row.config_hash, row.code_hash))
+    if curve and curve[-1][2] == row.val_loss:
+        return [list(point) for point in curve]
+    if tracked is not None:
+        same = tracked[(tracked.experiment == row.experiment) & (tracked.arm == row.arm) & (tracked.seed == row.seed)]
+        same = same[(same.config_hash == row.config_hash) & (same.code_hash == row.code_hash)].sort_values("step")
+        if len(same) and same.val_loss.iloc[-1] == row.val_loss:
+            return same[["step", "train_loss", "val_loss", "val_bpc"]].values.tolist()
+    raise CurveError(
+        f"the learning curve of {reference}, seed {row.seed}, is not that of its row; "
+        f"run it again: python -m common.tools.course run {reference.experiment} --again"
+    )
+
+
+def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None, list[str]]:
+    """Learning curves of a stage's scripts without flags as CSV, None where there is none to draw; and which curves are lost."""
+    import pandas as pd
+
+    tracked = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True) if path.exists() else None
+    lines, problems = [], []
+    for reference in (r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).overview):
+        line = measured.line(reference)
+        if line.state == "missing" and course_plan(reference.experiment).trains(reference.arm):
+            lines.append([reference.experiment, reference.arm, *[""] * 7, "missing"])
+        for row in line.rows.itertuples():
+            if math.isnan(row.steps) or row.diverged:
+                continue
+            try:
+                points = curve_points(reference, row, tracked)
+            except CurveError as error:
+                problems.append(str(error))
+                continue
+            known = [row.experiment, row.arm, row.seed, row.config_hash, row.code_hash]
+            for step, train, loss, bpc in points:
+                lines.append([*known, int(step), "" if math.isnan(train) else repr(train), repr(loss), repr(bpc), line.state])
+    drawn = any(line[-1] != "missing" for line in lines)
+    return _as_csv([CURVE_COLUMNS, *lines]) if drawn else None, problems
+
+
+# ---- the whole -------------------------------------------------------------------------------------------------------
+
+
+def plot_data(measured: Measured) -> tuple[dict[Path, str | None], list[str]]:
+    """The data file of every plot that is made from results and what it should contain, None if it should not be there; and problems."""
+    target = plots.folder()
+    found: dict[Path, str | None] = {target / "staircase.csv": staircase_data(measured)}
+    problems = []
+    for stage in dict.fromkeys(e.split("/")[0] for e in COURSE):
+        path = target / f"curves_{stage}.csv"
+        found[path], lost = curves_data(measured, stage, path)
+        problems += lost
+    return found, problems
+
+
+def draw(path: Path, data: str) -> None:
+    """Draw the plot whose data file is `path`."""
+    import pandas as pd
+
+    frame = pd.read_csv(io.StringIO(data), keep_default_na=True, dtype={"arm": str})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(data, encoding="utf-8", newline="\n")
+    picture = path.with_suffix(".png")
+    if path.stem == "staircase":
+        figures.staircase(frame, picture, plots.mark(data))
+    else:
+        figures.stage_curves(frame, path.stem.removeprefix("curves_"), picture, plots.mark(data))
+
+
+def plot_problems(path: Path, data: str | None) -> list[str]:
+    """Every line in which a plot's data file differs from what it should contain, and whether the picture shows that."""
+    if data is None:
+        return [f"{path.name} is there, and the results have nothing to draw in it"] if path.exists() else []
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [f"{path.name}: {difference}" for difference in differences(old, data)[:3]] + plots.mark_problem(path, data)
+
+
+def check(readme: Path) -> list[str]:
+    """Every place where README or a plot does not follow from the results."""
+    measured = Measured()
+    old = readme.read_text(encoding="utf-8")
+    made = render(old, measured)
+    problems = [f"{readme.name}, {difference}" for difference in differences(old, made.text)]
+    problems += [f"{readme.name}, {problem}" for problem in made.problems]
+    drawn, lost = plot_data(measured)
+    for path, data in drawn.items():
+        problems += plot_problems(path, data)
+    return problems + lost + pictures.problems(measured)
+
+
+def write(readme: Path) -> list[str]:
+    """Rewrite README and every plot. Returns what could not be made."""
+    measured = Measured()
+    drawn, problems = plot_data(measured)
+    for path, data in drawn.items():
+        if data is None:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".png").unlink(missing_ok=True)
+        else:
+            draw(path, data)
+    pictures.update()
+    made = render(readme.read_text(encoding="utf-8"), measured)  # after the pictures, whose data it may show
+    readme.write_text(made.text, encoding="utf-8", newline="\n")
+    return problems + [f"{readme.name}, {problem}" for problem in made.problems]
+
+
+@command
+def main() -> None:
+    if sys.argv[1:] not in ([], ["--check"]):
+        raise UserError("usage: python -m common.report [--check]")
+    readme = ROOT / "README.md"
+    results.name_unknown_columns()
+    problems = check(readme) if sys.argv[1:] else write(readme)
+    for problem in problems:
+        print(f"stale: {problem}")
+    if sys.argv[1:] and problems:
+        print("python -m common.report rewrites what follows from the results")
+    else:
+        print("README and plots follow from the results" if sys.argv[1:] else f"written: {readme.name} and {plots.folder()}")
+    if problems:
+        raise SystemExit(1)

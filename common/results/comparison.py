@@ -1,0 +1,76 @@
+"""Two lines of the course beside each other: scores paired by seed, and the difference of their scripts.
+
+From the command line:
+
+    python -m common.results compare A B
+    python -m common.results diff A B
+
+A and B are experiments: multi_head, ngram:5, 'names_mlp --keep-duplicates'.
+"""
+
+import ast
+import difflib
+import math
+import sys
+from pathlib import Path
+
+from common.errors import UserError, command
+from common.lessons import Reference, refer
+from common.lessons.header import read_header
+from common.paths import ROOT
+from common.results.statistics import interval, paired
+from common.results.table import course_rows
+
+
+def describe(reference: Reference, rows) -> str:
+    """One line: bits per character, loss and accuracy, over the seeds."""
+    bpc = interval(rows.test_bpc)
+    half = "" if math.isnan(bpc.half) else f" ± {bpc.half:.4f}"
+    loss, accuracy = rows.test_loss.mean(), 100 * rows.test_accuracy.mean()
+    seeds = " ".join(map(str, rows.seed))
+    return f"{str(reference):<34} test bpc {bpc.mean:.4f}{half}   loss {loss:.4f}   accuracy {accuracy:.2f} %   seeds {seeds}"
+
+
+def _compare(a: Reference, b: Reference) -> None:
+    rows = {r: course_rows(r) for r in (a, b)}
+    for reference, found in rows.items():
+        if not len(found):
+            arm = "" if reference.arm == "default" else f" --arms {reference.arm}"
+            command = f"python {reference.experiment}.py --seeds 1 2 3{arm} {reference.flags}".strip()
+            raise UserError(f"{reference} has no row with the code as it is now; run it: {command}")
+    difference = paired(rows[a], rows[b])
+    for reference, found in rows.items():
+        print(describe(reference, found))
+    shared = sorted(set(rows[a].seed) & set(rows[b].seed))
+    if any(len(found) > len(shared) for found in rows.values()):
+        means = " and ".join(f"{found[found.seed.isin(shared)].test_bpc.mean():.4f}" for found in rows.values())
+        print(f"on the shared seeds {' '.join(map(str, shared))}: {means}")
+    half = "" if math.isnan(difference.half) else f" ± {difference.half:.4f} (95 % interval, {difference.n} seeds)"
+    print(f"{a} minus {b}: {difference.mean:+.4f} bits per character{half}: {difference.verdict}")
+
+
+def code_difference(a: Path, b: Path) -> list[str]:
+    """Unified difference of two scripts without their header docstrings."""
+    bodies = []
+    for path in (b, a):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        tree = ast.parse("\n".join(lines))
+        bodies.append(lines[tree.body[0].end_lineno :] if ast.get_docstring(tree) is not None else lines)
+    names = [path.relative_to(ROOT).as_posix() for path in (b, a)]
+    return list(difflib.unified_diff(*bodies, *names, lineterm=""))
+
+
+@command
+def main() -> None:
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(__doc__)
+        return
+    if len(sys.argv) != 4 or sys.argv[1] not in ("compare", "diff"):
+        raise UserError(
+            "usage: python -m common.results compare|diff A B; A and B are experiments: multi_head, ngram:5, 'names_mlp --keep-duplicates'"
+        )
+    a, b = refer(sys.argv[2]), refer(sys.argv[3])
+    if sys.argv[1] == "diff":
+        print("\n".join(code_difference(ROOT / f"{a.experiment}.py", ROOT / f"{b.experiment}.py")))
+        print(f"\n{a}: {read_header(ROOT / f'{a.experiment}.py').title}\n{b}: {read_header(ROOT / f'{b.experiment}.py').title}\n")
+    _compare(a, b)

@@ -1,0 +1,134 @@
+"""logs/extra.csv: scores that are no column of the results (length extrapolation, times), one number a line."""
+
+import csv
+import io
+import math
+import os
+from pathlib import Path
+
+import filelock
+
+from common.errors import UserError
+from common.lessons import receipts
+from common.lessons.course import Reference, course_plan
+from common.lessons.plan import Plan
+from common.paths import logs_folder
+
+COLUMNS = ("experiment", "arm", "seed", "what", "value", "fingerprint")
+
+
+def extra_path() -> Path:
+    return logs_folder() / "extra.csv"
+
+
+def fingerprint_of(plan: Plan, config: str, code: str) -> str:
+    """What a score was made with: the settings of its run, the code of the run, and the code of the script's `scores`."""
+    return f"{config}-{code}-{plan.scores_code}"
+
+
+def lines(plan: Plan, arm: str, seed: int, config: str, scores: dict[str, float]) -> list[dict]:
+    """The rows of a run."""
+    fingerprint = fingerprint_of(plan, config, plan.code(arm))
+    known = {"experiment": plan.experiment, "arm": arm, "seed": seed, "fingerprint": fingerprint}
+    return [known | {"what": what, "value": float(value)} for what, value in scores.items()]
+
+
+def measured(experiment: str, folder: Path) -> list[dict]:
+    """The rows of what a script measured besides training: of its tables with a panel, a series, x and a value. Seed 0: they have none."""
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *table = csv.reader(file)
+        if len(header) == 4:
+            known = {"experiment": experiment, "seed": 0, "fingerprint": folder.name}
+            found += [
+                known | {"arm": series, "what": f"{panel}, {header[2]} {x}", "value": float(value)} for panel, series, x, value in table
+            ]
+    return found
+
+
+def _good(plan: Plan, arm: str, config: str) -> set[str]:
+    """The fingerprints that count now: of the present code, or of code proved equal to it."""
+    codes = receipts.codes(plan.experiment, arm, config, plan.code(arm))
+    return {fingerprint_of(plan, config, code) for code in codes}
+
+
+def check_writable(path: Path | None = None) -> None:
+    """Raise UserError now, not after the training, if the file cannot be appended to or is not ours."""
+    path = path or extra_path()
+    if not _is_new(path) and not os.access(path, os.W_OK):
+        raise UserError(f"scores cannot be written to {path} (Permission denied); set GPT_STAIRCASE_LOGS to another folder")
+
+
+def append(rows: list[dict], path: Path | None = None) -> None:
+    """Add rows under a lock, in a single write. Raises UserError if the file is not ours."""
+    path = path or extra_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if _is_new(path):
+            writer.writerow(COLUMNS)
+        for row in rows:
+            writer.writerow([repr(row[name]) if isinstance(row[name], float) else row[name] for name in COLUMNS])
+        with path.open("ab") as file:
+            file.write(text.getvalue().encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _is_new(path: Path) -> bool:
+    """Whether there is no file yet, or an empty one. Raises UserError for a foreign one."""
+    if not path.exists() or not path.stat().st_size:
+        return True
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        line = file.readline().strip()
+    if line != ",".join(COLUMNS):
+        raise UserError(f"{path} is not a file of scores of this course (its first line is {line[:60]!r}); move it away")
+    return False
+
+
+def read(path: Path | None = None):
+    """Every row as a pandas DataFrame, empty if there is no file. Raises UserError for a foreign file or a row that is not whole."""
+    import pandas as pd
+
+    path = path or extra_path()
+    if _is_new(path):
+        return pd.DataFrame(columns=list(COLUMNS))
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, line in enumerate(csv.reader(file), start=1):
+            if len(line) != len(COLUMNS) or (number > 1 and not (line[2].isdigit() and _is_number(line[4]))):
+                raise UserError(f"{path}, line {number} is no score of this course; remove that line")
+    return pd.read_csv(path, dtype={"arm": str, "what": str, "fingerprint": str})
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
+
+
+def of_run(plan: Plan, arm: str, seed: int, config: str, rows=None) -> dict[str, float]:
+    """The scores of one run, by name, with its settings and the present code; none if they are not there."""
+    rows = read() if rows is None else rows
+    found = rows[(rows.experiment == plan.experiment) & (rows.arm == arm) & (rows.seed == seed)]
+    found = found[found.fingerprint.isin(_good(plan, arm, config))]
+    return dict(zip(found.what, found.value, strict=True))
+
+
+def course_scores(reference: Reference, rows=None):
+    """The rows of a line of the course and whether they count now: those of the present code, else those of any other."""
+    rows = read() if rows is None else rows
+    plan = course_plan(reference.experiment)
+    own = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm)]
+    config = reference.config()
+    current = own[own.fingerprint.isin(_good(plan, reference.arm, config))]
+    if len(current):
+        return current.drop_duplicates(["seed", "what"]), True
+    return own[own.fingerprint.str.startswith(f"{config}-")].drop_duplicates(["seed", "what"], keep="last"), False
+
+
+def unscored(plan: Plan, arm: str, seed: int, config: str, rows=None) -> bool:
+    """Whether a script gives scores of its own, and those of this run are not there."""
+    return bool(plan.scores) and not of_run(plan, arm, seed, config, rows)

@@ -1,0 +1,117 @@
+"""Checkpoints: one safetensors file with every tensor and, in its header, everything else as JSON. Never pickle.
+
+A checkpoint is written beside the old one and put in its place in a single step: a killed process leaves the old one or the new one.
+"""
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from common.data.tokenizer import from_state
+from common.errors import UserError
+
+NAME = "checkpoint.safetensors"
+
+
+@dataclass
+class Checkpoint:
+    tensors: dict[str, Tensor]
+    state: dict
+
+
+def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, state: dict) -> None:
+    """Write `path` atomically: weights, the optimiser's moments, the random state, `state` (JSON). Raises OSError if it cannot."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_initialized():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    if optimizer:
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+    part = path.with_suffix(".part")
+    try:
+        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, part, metadata={"state": json.dumps(state)})
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint. Raises UserError if there is none, or if it is truncated or not one of ours."""
+    with _opened(path) as file:
+        return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, _state(file))  # noqa: SIM118
+
+
+def read_state(path: Path) -> dict:
+    """What a checkpoint says of its run, without its tensors. Raises as `load`."""
+    with _opened(path) as file:
+        return _state(file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path):
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise UserError(f"no checkpoint at {path}; train first") from None
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise UserError(
+            f"{path} is not a whole checkpoint of this course ({error or type(error).__name__}); remove it and train again"
+        ) from None
+
+
+def _state(file) -> dict:
+    state = json.loads((file.metadata() or {})["state"])
+    state["experiment"], state["step"]  # without these it is not one of ours
+    return state
+
+
+def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Put the saved weights into `model`. Raises UserError when they are those of another model."""
+    weights = {k.removeprefix("model."): v for k, v in checkpoint.tensors.items() if k.startswith("model.")}
+    for name, buffer in model.named_buffers():
+        if not buffer.numel() and name in weights:  # sized by the text it was counted on, as the tables of n-grams
+            buffer.resize_(weights[name].shape)
+    own = {k: v.shape for k, v in model.state_dict().items()}
+    saved = {k: v.shape for k, v in weights.items()}
+    if own != saved:
+        name = sorted(k for k in own.keys() | saved.keys() if own.get(k) != saved.get(k))[0]
+        raise UserError(
+            f"the checkpoint is of another model: {name} is {_shape(saved, name)} there and {_shape(own, name)} here; "
+            "use the settings it was trained with"
+        )
+    model.load_state_dict(weights)
+
+
+def _shape(shapes: dict, name: str) -> str:
+    return str(tuple(shapes[name])) if name in shapes else "absent"
+
+
+def restore_training(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    """Weights, moments and random state as they were: the run goes on as if it had never stopped."""
+    restore_model(checkpoint, model)
+    if optimizer:
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in checkpoint.tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                moments.setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(checkpoint.tensors["random.cpu"])
+    if "random.cuda" in checkpoint.tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"])
+
+
+def tokenizer_of(path: Path):
+    """The tokenizer that the model of a checkpoint was trained with."""
+    return from_state(load(path).state["tokenizer"])
