@@ -95,14 +95,19 @@ def scores(model, data, s):
 
 
 def overview(results, folder):
-    """Draw how the choices fall on the experts while training, of the first seed of each arm."""
+    """Draw bits against parameters; and how choices fall on experts while training, of the first seed."""
     from common.report import overviews
 
-    found = [(r.row["arm"], r.row["seed"], step, layer + 1, int(name.split()[1]), share)
+    held = [(r.row["arm"], r.row["params"], r.row["test_bpc"], "", r.row["arm"], r.row["seed"], r.row["test_bpc"])
+            for r in results if not r.row["diverged"]]
+    labels = ("parameters", "test, bits per character")
+    drawn = held and [overviews.points(held, labels, "Are more parameters better, and where?", folder / "bits")]
+    shares = [(r.row["arm"], r.row["seed"], step, layer + 1, int(name.split()[1]), share)
              for r in results if r.row["seed"] == results[0].row["seed"]
              for step, loads in r.probes
-             for name, shares in loads.items() for layer, share in enumerate(shares)]
-    return found and [overviews.loads(found, "Which expert gets how much of the text?", folder / "load")]
+             for name, found in loads.items() for layer, share in enumerate(found)]
+    title = "Which expert gets how much of the text?"
+    return [*drawn, *([overviews.loads(shares, title, folder / "load")] if shares else [])]
 
 
 moe = partial(GPT, feed_forward=MoE)

@@ -216,6 +216,6 @@ def loads(found: list[tuple], title: str, path: Path) -> Path:
             axes.set_title(f"{arm}: {experts} experts", fontsize=9)
         for axes in grid[-1]:
             axes.set_xlabel("step")
-        for axes in grid[:-1, 0]:
+        for axes in grid[1:, 0]:
             axes.set_ylabel("share (1: fair)")
-        return _titled(figure, grid[-1][0], "share (1: fair)", title, path)
+        return _titled(figure, grid[0][0], "share (1: fair)", title, path)
