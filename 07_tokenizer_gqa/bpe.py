@@ -186,7 +186,8 @@ def overview(results, folder):
                int(row["vocab_size"] * row["n_embd"]), row["params"], row["test_loss"]) for row in own]
     header = ["arm", "seed", "vocab_size", "tokens_per_character", "numbers_in_the_embedding", "params", "test_loss"]
     overviews.write_table(folder / "tokenizers", header, listed)
-    return [overviews.points(found, ("entries of the vocabulary", "test, bits per character"), "What does a tokenizer buy?", folder / "bits")]
+    labels = ("entries of the vocabulary", "test, bits per character")
+    return [overviews.points(found, labels, "What does a tokenizer buy?", folder / "bits")]
 
 
 # How many windows of 64 tokens hold 2048 characters of tinyshakespeare, and how many tokens 192: each step of each arm sees as much text.

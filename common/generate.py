@@ -5,12 +5,13 @@ From the command line:
     python -m common.generate RUN --prompt "KING"     what follows the prompt (or each of several)
     python -m common.generate RUN                     a conversation: each line that is typed is gone on from
 
-RUN is the folder of a run, or the name of a script: its run at default settings with seed 1.
+RUN is the folder of a run, or the name of a script: its run at default settings with seed 1; or a folder of published GPT-2 weights.
 """
 
 import dataclasses
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -18,6 +19,7 @@ import tyro
 from common.command_line import parse_as
 from common.errors import UserError, command, nearest
 from common.generation.load import Run, load_run, locate
+from common.generation.published import Published, is_published, load_gpt2
 from common.generation.sampling import Sampling, start_of, stream, texts
 from common.lessons.run_folder import progress
 
@@ -27,7 +29,7 @@ class Arguments:
     """Let a trained run write. Without --prompt, each line that is typed is gone on from."""
 
     run: tyro.conf.Positional[str] = ""
-    """A run folder, or an experiment (`multi_head`): its run at default settings with seed 1."""
+    """A run folder, or an experiment (`multi_head`): its run at default settings with seed 1; or a folder of GPT-2 weights."""
     prompt: tuple[str, ...] | None = None
     """Text to go on from; several are gone on from together."""
     length: int = 300
@@ -44,8 +46,10 @@ COMMANDS = [name.replace("_", "-") for name in (*OWN, *(f.name for f in dataclas
 HELP = f"quit ends, clear forgets what was written, /temperature 0.8 sets (so do /{', /'.join(COMMANDS)})"
 
 
-def banner(run: Run) -> str:
+def banner(run: Run | Published) -> str:
     """What this is: script, parameters, vocabulary, layers, corpus, how far it was trained, and what it scored."""
+    if isinstance(run, Published):
+        return run.banner()
     state, s = run.state, run.settings
     facts = [
         f"{sum(p.numel() for p in run.model.parameters()):,} parameters",
@@ -55,7 +59,8 @@ def banner(run: Run) -> str:
         *score_of(state),
     ]
     arm = "" if state["arm"] == "default" else f":{state['arm']}"
-    return f"{state['experiment']}{arm}, seed {state['seed']}: {' · '.join(facts)}"
+    said = f"{state['experiment']}{arm}, seed {state['seed']}: {' · '.join(facts)}"
+    return f"{said}\n{run.plan.describe(run.model, s)}" if run.plan.describe else said
 
 
 def score_of(state: dict) -> list[str]:
@@ -67,7 +72,7 @@ def score_of(state: dict) -> list[str]:
     return ["not measured"]
 
 
-def write(run: Run, prompt: str, a: Arguments) -> str:
+def write(run: Run | Published, prompt: str, a: Arguments) -> str:
     """Print what follows `prompt` as it comes. Returns it."""
     parts = []
     how = dataclasses.asdict(a.how)
@@ -106,7 +111,7 @@ def check(a: Arguments) -> None:
     a.how.check()
 
 
-def converse(run: Run, a: Arguments) -> None:
+def converse(run: Run | Published, a: Arguments) -> None:
     """Go on from each line that is typed, and from all that was written before, until `quit` or the end of the input."""
     text = ""
     print(HELP, file=sys.stderr)
@@ -123,7 +128,7 @@ def converse(run: Run, a: Arguments) -> None:
             elif line.startswith("/"):
                 a = change(line, a)
             else:
-                longer = f"{text}\n{line}" if text else line or start_of(run.data())
+                longer = f"{text}\n{line}" if text else line or (start_of(run.data()) if isinstance(run, Run) else "\n")
                 run.tokenizer.encode(longer)
                 text = longer + write(run, longer, a)
         except UserError as error:  # a slip of the pen does not end the conversation
@@ -136,13 +141,11 @@ def main() -> None:
     if not a.run:
         raise UserError("name a run folder or an experiment: python -m common.generate multi_head --prompt KING (--help lists all flags)")
     check(a)
-    run = load_run(locate(a.run))
+    run = load_gpt2(Path(a.run)) if is_published(a.run) else load_run(locate(a.run))
     print(banner(run), file=sys.stderr)
-    if run.plan.describe:
-        print(run.plan.describe(run.model, run.settings), file=sys.stderr)
     for prompt in a.prompt or ():
         run.tokenizer.encode(prompt)
-    if "/names_" in run.plan.experiment:
+    if isinstance(run, Run) and "/names_" in run.plan.experiment:
         if a.stop or a.length != Arguments.length:
             raise UserError("--stop and --length do nothing for names, which end where they end; leave them out")
         for prompt in a.prompt or ("",):

@@ -159,7 +159,7 @@ ROOMS = {
     "training": ("metrics", "loop", "memory", "checkpoint", "recorder", "presence", "threads"),
     "lessons": ("definitions", "fingerprint", "header", "plan", "course", "receipts", "run_folder", "overfit"),
     "results": ("statistics", "table", "extra", "row", "comparison"),
-    "generation": ("sampling", "load"),
+    "generation": ("sampling", "load", "published"),
     "report": ("plots", "figures", "overviews", "evidence", "pictures", "tables", "summary", "readme", "update"),
 }  # in a room, too, a module imports only from those before it
 

@@ -1,0 +1,100 @@
+"""A model as one GGUF file, the form of llama.cpp. Source: the GGUF specification (github.com/ggml-org/ggml, docs/gguf.md)."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from common.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+from common.errors import UserError
+from common.tools.forms import Form
+from common.tools.tokenizer_files import byte_symbols, merges_of, ranks_of
+
+
+def write_gguf(form: Form, tokenizer: Tokenizer, path: Path) -> None:
+    """Write `path`. Raises UserError where the package is missing, and for what llama.cpp computes otherwise or cannot cut."""
+    try:
+        import gguf
+    except ImportError:
+        raise UserError("--format gguf needs the package gguf; install it: pip install gguf") from None
+    _check(form, tokenizer)
+    llama, config = form.name == "Llama", form.config
+    writer = gguf.GGUFWriter(path, "llama" if llama else "gpt2")
+    writer.add_name(f"gpt-staircase {form.name}")
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_context_length(config["max_position_embeddings" if llama else "n_positions"])
+    writer.add_embedding_length(config["hidden_size" if llama else "n_embd"])
+    writer.add_block_count(config["num_hidden_layers" if llama else "n_layer"])
+    writer.add_feed_forward_length(config["intermediate_size" if llama else "n_inner"])
+    writer.add_head_count(config["num_attention_heads" if llama else "n_head"])
+    if llama:
+        writer.add_head_count_kv(config["num_key_value_heads"])
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+        writer.add_rope_dimension_count(config["head_dim"])
+        writer.add_rope_freq_base(config["rope_theta"])
+    else:
+        writer.add_layer_norm_eps(config["layer_norm_epsilon"])
+    _add_tokenizer(writer, tokenizer)
+    architecture = gguf.MODEL_ARCH.LLAMA if llama else gguf.MODEL_ARCH.GPT2
+    names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers" if llama else "n_layer"])
+    for name, tensor in stored(form).items():
+        writer.add_tensor(names.get_name(name.removeprefix("transformer."), (".weight", ".bias")), tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def stored(form: Form) -> dict[str, Tensor]:
+    """The tensors as a GGUF file has them, by their names in the form.
+
+    GPT-2's matrices stand the other way round (out, in). Llama's queries and keys are in the order in which RoPE turns
+    neighbours (2i, 2i + 1) instead of (i, i + D/2).
+    """
+    config, found = form.config, {}
+    for name, tensor in form.tensors.items():
+        if form.name == "GPT-2" and tensor.ndim == 2 and ".h." in name:
+            tensor = tensor.T.contiguous()
+        if ".q_proj." in name or ".k_proj." in name:
+            heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
+            tensor = neighbours(tensor, heads)
+        found[name] = tensor
+    return found
+
+
+def neighbours(weight: Tensor, heads: int) -> Tensor:
+    """Rows (heads x D, C) with the two numbers that RoPE turns together, i and i + D/2 of a head, brought side by side."""
+    return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2).contiguous()
+
+
+def _check(form: Form, tokenizer: Tokenizer) -> None:
+    if form.name == "GPT-2" and form.config["activation_function"] != "gelu_new":
+        raise UserError(
+            f"llama.cpp computes GPT-2 with GELU by tanh only, and this model has {form.config['activation_function']}; train "
+            "one with feed_forward gelu-tanh, or use --format hf"
+        )
+    if isinstance(tokenizer, CharTokenizer):
+        raise UserError("a GGUF file has no tokenizer of characters; train with --tokenizer byte or bpe-1024, or use --format hf")
+    if not isinstance(tokenizer, ByteTokenizer | BPETokenizer) and tokenizer.name != "gpt2":  # these cut as GPT-2 does
+        raise UserError(f"llama.cpp does not cut a text as {tokenizer.name} does; train with byte, bpe-SIZE or gpt2, or use --format hf")
+
+
+def _add_tokenizer(writer, tokenizer: Tokenizer) -> None:
+    """Byte-pair encoding as GPT-2 has it; bytes alone are one without merges (and their pieces do not matter)."""
+    symbols = byte_symbols()
+    if isinstance(tokenizer, ByteTokenizer):
+        tokens, merges, special = [symbols[byte] for byte in range(256)], [], {}
+    else:
+        ranks, special = ranks_of(tokenizer), dict(tokenizer.encoding._special_tokens)
+        text = {rank: "".join(symbols[byte] for byte in token) for token, rank in ranks.items()}
+        text |= {number: name for name, number in special.items()}
+        tokens = [text[number] for number in range(tokenizer.vocab_size)]
+        merges = [" ".join("".join(symbols[byte] for byte in token) for token in pair) for pair in merges_of(ranks)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if number in special.values() else 1 for number in range(len(tokens))])  # 3: control
+    if merges:
+        writer.add_token_merges(merges)
+    for number in special.values():
+        writer.add_eos_token_id(number)
+    writer.add_add_bos_token(False)
