@@ -203,6 +203,24 @@ def test_the_rooms_are_those_of_the_plan():
         assert docstring and len(docstring.splitlines()[0]) < 120, room
 
 
+def test_the_tree_in_contributing_is_that_of_the_folders():
+    """Every module of common/ stands in it, in the order in which they may import one another, and nothing else does."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = text[text.index("```\ncommon/\n") :].split("```")[1].splitlines()[2:]
+    listed, room = {}, ""
+    for line in lines:
+        names = re.findall(r"\S+\.py|^  \S+/", line)
+        if not line.startswith("    "):
+            room = names[0].strip().removesuffix("/") if names[0].endswith("/") else ""
+            listed |= {names[0].strip(): None} if not room else {}
+            continue
+        listed |= {f"{room}/{name}": None for name in names}
+    there = {path.relative_to(ROOT / "common").as_posix() for path in (ROOT / "common").glob("**/*.py")}
+    assert set(listed) == {path for path in there if not path.endswith(("__init__.py", "__main__.py"))}
+    for room, modules in ROOMS.items():
+        assert [name for name in listed if name.startswith(f"{room}/")] == [f"{room}/{module}.py" for module in modules]
+
+
 def test_script_names_shadow_nothing():
     import importlib.metadata
 
