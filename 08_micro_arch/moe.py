@@ -82,12 +82,12 @@ def probe(model, x, y):
 @torch.no_grad()
 def scores(model, data, s):
     """On test text, in fair shares: busiest and idlest expert, and how much is above a fair share."""
+    if not layers(model):                                              # one expert, which gets everything
+        return {"busiest expert": 1.0, "idlest expert": 1.0, "dropped at capacity 1": 0.0}
     seen = []
-    for x, _ in data.test.in_order(data.batch_size) if layers(model) else ():
+    for x, _ in data.test.in_order(data.batch_size):
         model.eval()(x.to(data.device))
         seen.append(torch.stack([layer.load for layer in layers(model)]) * s.n_expert)
-    if not seen:
-        return {}
     loads = torch.stack(seen)                                          # (batches, n_layer, E)
     mean, over = loads.mean(dim=0), (loads - 1).clamp(min=0)
     return {"busiest expert": float(mean.max()), "idlest expert": float(mean.min()),
