@@ -2,10 +2,12 @@
 
 Previous : 01_bigram/count_bigram.py
 Changes  : Model, count, train
-Idea     : start from a table of zeros, guess, measure the surprise, and push every entry a little where it would have helped
+Idea     : start from a table of zeros, guess, measure the surprise, and push every entry a little where it
+would have helped
 Teaches  : nn.Parameter, F.cross_entropy, loss.backward, common.training
 Source   : Rumelhart, Hinton and Williams 1986, Nature 323 (learning by gradient); Bridle 1990 (softmax)
-Expect   : the loss of the counted table, slowly: gradient descent finds by small steps what counting finds at once
+Expect   : the loss of the counted table, slowly: gradient descent finds by small steps what counting finds at
+once
 """
 
 import torch
@@ -28,16 +30,16 @@ class Model(nn.Module):
 
 def train(model, data, s, recorder):
     """The steps of common.training, written out: guess, measure, differentiate, update."""
-    for step in recorder.steps(model):                                   # 0, 1, ...; the recorder shows progress and saves
-        x, y = data.batch(step)                                         # characters and those that follow them  (B, T), (B, T)
+    for step in recorder.steps(model):  # 0, 1, ...; the recorder shows progress and saves
+        x, y = data.batch(step)  # characters and those that follow them  (B, T), (B, T)
         logits = model(x)                                               # (B, T, V)
-        log_probability = logits - logits.logsumexp(dim=-1, keepdim=True)     # the log of softmax(logits)       (B, T, V)
-        loss = -log_probability.gather(-1, y[..., None]).mean()         # mean surprise at what came, in nats: F.cross_entropy
-        model.table.grad = None                                         # else the new gradient would be added to the old one
+        log_probability = logits - logits.logsumexp(dim=-1, keepdim=True)  # the log of softmax(logits)
+        loss = -log_probability.gather(-1, y[..., None]).mean()         # mean surprise, nats: F.cross_entropy
+        model.table.grad = None  # else the new gradient would be added to the old one
         loss.backward()                                                 # d loss / d table, entry by entry
         with torch.no_grad():
-            model.table -= s.lr * (1 - step / s.steps) * model.table.grad     # downhill, in ever smaller steps
-        recorder.record(loss)                                            # for the progress bar and the learning curve
+            model.table -= s.lr * (1 - step / s.steps) * model.table.grad  # downhill, in ever smaller steps
+        recorder.record(loss)  # for the progress bar and the learning curve
 
 
 lesson = Lesson(Model, Settings(lr=400.0, steps=3000), train=train)

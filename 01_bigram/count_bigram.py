@@ -2,7 +2,8 @@
 
 Previous : none
 Changes  : Model, count
-Idea     : one pass over the text fills a table; a row of it, divided by its sum, is the probability of the next character
+Idea     : one pass over the text fills a table; a row of it, divided by its sum, is the probability of the
+next character
 Teaches  : register_buffer
 Source   : Shannon 1948, A Mathematical Theory of Communication, section 3
 Expect   : far better than guessing; every model that sees more than one character has to beat it
@@ -24,17 +25,17 @@ class Model(nn.Module):
     def __init__(self, s: Settings, vocab_size: int):
         super().__init__()
         # a buffer is saved and moved with the model, but not trained
-        self.register_buffer("counts", torch.zeros(vocab_size, vocab_size))  # counts[a, b]: how often b follows a
+        self.register_buffer("counts", torch.zeros(vocab_size, vocab_size))  # [a, b]: how often b follows a
 
     def forward(self, ids):
-        smoothed = self.counts + 1                                           # a pair never seen is rare, not impossible
+        smoothed = self.counts + 1  # a pair never seen is rare, not impossible
         return (smoothed / smoothed.sum(dim=1, keepdim=True)).log()[ids]     # (B, T, V)
 
 
 def count(model, data, s, recorder):
     """Read the training text once."""
     here, following = data.train.tokens[:-1], data.train.tokens[1:]
-    model.counts.index_put_((here, following), torch.ones(len(here)), accumulate=True)  # counts[a, b] += 1 for every pair
+    model.counts.index_put_((here, following), torch.ones(len(here)), accumulate=True)  # counts[a, b] += 1
 
 
 lesson = Lesson(Model, train=count)

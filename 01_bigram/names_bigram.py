@@ -4,8 +4,10 @@ Previous : 01_bigram/by_hand.py
 Changes  : Model, train
 Idea     : AdamW: step along a running mean of the gradients, each entry at a size of its own
 Teaches  : torch.optim.AdamW
-Source   : Karpathy 2022, github.com/karpathy/makemore (the names and the task); Loshchilov and Hutter 2019, arXiv:1711.05101
-Expect   : little better than a guess among a dozen letters, as a pair says nothing of where in a name it stands
+Source   : Karpathy 2022, github.com/karpathy/makemore (the names and the task); Loshchilov and Hutter 2019,
+arXiv:1711.05101
+Expect   : little better than a guess among a dozen letters, as a pair says nothing of where in a name it
+stands
 Also     : --keep-duplicates; --keep-duplicates --drop-leaked
 """
 
@@ -31,7 +33,8 @@ class Model(nn.Module):
 
 def train(model, data, s, recorder):
     """The same steps with AdamW: large ones first, to come far, small ones last, to settle."""
-    # a running mean of gradients, each entry divided by its typical size; weights also shrink a little at every step (weight decay)
+    # a running mean of gradients, each entry divided by its typical size; weights also shrink a little at
+    # every step (weight decay)
     optimizer = torch.optim.AdamW(model.parameters(), lr=s.lr)
     for step in recorder.steps(model, optimizer):
         for group in optimizer.param_groups:

@@ -2,7 +2,8 @@
 
 Previous : 01_bigram/names_deep.py
 Changes  : Model
-Idea     : a layer joins pairs, the next one pairs of pairs: letters meet step by step, and all pairs of a level share their weights
+Idea     : a layer joins pairs, the next one pairs of pairs: letters meet step by step, and all pairs of a
+level share their weights
 Source   : van den Oord et al. 2016, arXiv:1609.03499, section 2.1
 Expect   : better than the flat network of the same depth, by a few hundredths of a nat
 Also     : --keep-duplicates; --keep-duplicates --drop-leaked; --corpus indian --steps 200 --batch-size 64;
@@ -22,7 +23,10 @@ from common.settings import Lesson, NamesSettings
 
 
 class BatchNorm(nn.Module):
-    """Each feature to mean 0 and variance 1 over the batch (and positions, if any), then a learned scale and shift. (..., C) -> (..., C)"""
+    """Each feature to mean 0, variance 1 over the batch (and positions), then scale and shift.
+
+    (..., C) -> (..., C)
+    """
 
     def __init__(self, n_features: int):
         super().__init__()
@@ -31,12 +35,12 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.ones(n_features))
 
     def forward(self, x):
-        mean, variance = self.running_mean, self.running_variance  # in evaluation a prediction must not depend on the rest of the batch
+        mean, variance = self.running_mean, self.running_variance  # in evaluation: not of the batch
         if self.training:
             rows = x.flatten(0, -2)                                # (N, C), whether x is (B, C) or (B, T, C)
             mean, variance = rows.mean(dim=0), rows.var(dim=0, correction=0)
             unbiased = variance.detach() * len(rows) / max(1, len(rows) - 1)
-            self.running_mean.lerp_(mean.detach(), 0.1)            # exponential moving average, over roughly the last ten batches
+            self.running_mean.lerp_(mean.detach(), 0.1)            # moving average, of some ten batches
             self.running_variance.lerp_(unbiased, 0.1)
         return (x - mean) * (self.scale / (variance + 1e-5) ** 0.5) + self.shift
 
@@ -58,10 +62,11 @@ class Model(nn.Module):
 
     def __init__(self, s: NamesSettings, vocab_size: int):
         super().__init__()
-        self.token = nn.Embedding(vocab_size, s.n_embd)                  # a table again: row a is the vector of letter a
+        self.token = nn.Embedding(vocab_size, s.n_embd)  # a table again: row a is the vector of letter a
         levels = s.block_size.bit_length() - 1
         if s.block_size != 2 ** max(1, levels):
-            raise UserError(f"--block-size {s.block_size} cannot be halved down to one pair; use 2, 4, 8, 16 ...")
+            raise UserError(f"--block-size {s.block_size} cannot be halved down to one pair; "
+                            "use 2, 4, 8, 16 ...")
         sizes = [s.n_embd, *[8 * s.n_embd] * levels]
         self.hidden = nn.Sequential(*(Layer(2 * n_in, n_out) for n_in, n_out in pairwise(sizes)))
         self.head = nn.Linear(8 * s.n_embd, vocab_size)
@@ -69,13 +74,14 @@ class Model(nn.Module):
     def forward(self, ids):
         x = self.token(ids)                                              # (B, T, C)
         for layer in self.hidden:
-            x = layer(x.unflatten(1, (-1, 2)).flatten(2))                # (B, T/2, C'), (B, T/4, C'), ..., (B, 1, C')
-        return self.head(x.squeeze(1))                                   # (B, V)
+            x = layer(x.unflatten(1, (-1, 2)).flatten(2))  # (B, T/2, C'), (B, T/4, C'), ..., (B, 1, C')
+        return self.head(x.squeeze(1))                     # (B, V)
 
 
 def train(model, data, s, recorder):
     """The same steps with AdamW: large ones first, to come far, small ones last, to settle."""
-    # a running mean of gradients, each entry divided by its typical size; weights also shrink a little at every step (weight decay)
+    # a running mean of gradients, each entry divided by its typical size; weights also shrink a little at
+    # every step (weight decay)
     optimizer = torch.optim.AdamW(model.parameters(), lr=s.lr)
     for step in recorder.steps(model, optimizer):
         for group in optimizer.param_groups:
@@ -88,7 +94,8 @@ def train(model, data, s, recorder):
         recorder.record(loss)
 
 
-lesson = Lesson(Model, NamesSettings(block_size=8, batch_size=1024, lr=4e-3, n_embd=20), load=names_data, train=train)
+settings = NamesSettings(block_size=8, batch_size=1024, lr=4e-3, n_embd=20)
+lesson = Lesson(Model, settings, load=names_data, train=train)
 
 if __name__ == "__main__":
     run(lesson)

@@ -2,8 +2,8 @@
 
 Previous : 01_bigram/count_bigram.py
 Changes  : Table, Model, count
-Idea     : modified interpolated Kneser-Ney: take a little from every count and give it to the shorter context, where a character
-           counts by how many different contexts it was seen in
+Idea     : modified interpolated Kneser-Ney: take a little from every count and give it to the shorter
+           context, where a character counts by how many different contexts it was seen in
 Source   : Chen and Goodman 1999, Computer Speech & Language 13, pages 359-394 (modified Kneser-Ney)
 Expect   : each order better than the one below; beyond order 5 little is left to gain on a megabyte of text
 Also     : --block-size 64
@@ -19,32 +19,35 @@ from common.settings import Lesson, Settings
 
 
 class Table(nn.Module):
-    """All different sequences of k characters in the training text, sorted, with what each is worth in its context.
+    """All different sequences of k characters in the training text, sorted, with what each is worth in its
+    context.
 
-    A sequence is its context (the first k - 1 characters) and one follower. Its key is the index of the context in the table of k - 1,
-    times V, plus the follower: so the followers of one context stand side by side.
+    A sequence is its context (the first k - 1 characters) and one follower. Its key is the index of the
+    context in the table of k - 1, times V, plus the follower: so the followers of one context stand side by
+    side.
     """
 
     def __init__(self):
         super().__init__()
-        for name, dtype in (("keys", torch.long), ("starts", torch.long), ("discounted", torch.float), ("gamma", torch.float)):
+        for name, dtype in (("keys", torch.long), ("starts", torch.long),
+                            ("discounted", torch.float), ("gamma", torch.float)):
             self.register_buffer(name, torch.empty(0, dtype=dtype))
 
     def fit(self, keys, counts, contexts: int, vocab_size: int):
         """keys (S,) in order, counts (S,) of each; contexts: the size of the table before."""
-        n1, n2, n3, n4 = (float((counts == i).sum()) for i in (1, 2, 3, 4))      # how many sequences were seen exactly i times
+        n1, n2, n3, n4 = (float((counts == i).sum()) for i in (1, 2, 3, 4))  # sequences seen exactly i times
         y = n1 / max(n1 + 2 * n2, 1)
-        steps = ((1, n1, n2), (2, n2, n3), (3, n3, n4))                          # D_i = i - (i + 1) Y n_(i+1) / n_i
+        steps = ((1, n1, n2), (2, n2, n3), (3, n3, n4))  # D_i = i - (i + 1) Y n_(i+1) / n_i
         found = [i - (i + 1) * y * more / fewer if fewer else i for i, fewer, more in steps]
-        found = [d if 0 < d <= i else i / 2 for i, d in enumerate(found, 1)]     # a text that repeats itself can make D negative
-        taken = torch.tensor([0.0, *found])[counts.clamp(max=3)]                 # 0, D_1, D_2 or D_3, by count       (S,)
+        found = [d if 0 < d <= i else i / 2 for i, d in enumerate(found, 1)]  # repetition can make D negative
+        taken = torch.tensor([0.0, *found])[counts.clamp(max=3)]  # 0, D_1, D_2 or D_3, by count       (S,)
         context = keys // vocab_size
-        total = torch.zeros(contexts).index_add(0, context, counts.float())      # N(h)                               (contexts,)
+        total = torch.zeros(contexts).index_add(0, context, counts.float())  # N(h): (contexts,)
         self.keys = keys
-        self.starts = torch.searchsorted(keys, torch.arange(contexts + 1) * vocab_size)  # followers of h: from starts[h] to starts[h + 1]
-        self.discounted = (counts - taken) / total[context].clamp(min=1)         # (N(h, w) - D) / N(h)               (S,)
+        self.starts = torch.searchsorted(keys, torch.arange(contexts + 1) * vocab_size)  # where h begins
+        self.discounted = (counts - taken) / total[context].clamp(min=1)  # (N(h, w) - D) / N(h): (S,)
         gamma = torch.zeros(contexts).index_add(0, context, taken) / total.clamp(min=1)
-        self.gamma = torch.where(total > 0, gamma, 1.0)                          # all to the shorter context where h has no follower
+        self.gamma = torch.where(total > 0, gamma, 1.0)  # all to the shorter context where h has no follower
 
     def find(self, keys):
         """Index of each key, -1 where the training text has no such sequence."""
@@ -52,14 +55,17 @@ class Table(nn.Module):
         return torch.where(self.keys[at] == keys, at, -1)
 
     def mix(self, shorter, context):
-        """Probabilities with one more character of context. shorter (M, V), context (M,) indices into the table before -> (M, V)"""
+        """Probabilities with one more character of context. shorter (M, V), context (M,) indices into the
+        table before -> (M, V)
+        """
         known = context >= 0
         context = context.clamp(min=0)
         first, many = self.starts[context], (self.starts[context + 1] - self.starts[context]) * known
-        rows = torch.repeat_interleave(torch.arange(len(context)), many)         # follower i belongs to rows[i] of the batch
-        entries = torch.arange(len(rows)) - torch.repeat_interleave(many.cumsum(0) - many - first, many)  # ... and is entries[i] here
+        rows = torch.repeat_interleave(torch.arange(len(context)), many)  # follower i is of row rows[i]
+        entries = torch.arange(len(rows)) - torch.repeat_interleave(many.cumsum(0) - many - first, many)
         mixed = shorter * torch.where(known, self.gamma[context], 1.0)[:, None]
-        return mixed.index_put_((rows, self.keys[entries] % shorter.size(1)), self.discounted[entries], accumulate=True)
+        return mixed.index_put_((rows, self.keys[entries] % shorter.size(1)), self.discounted[entries],
+                                accumulate=True)
 
 
 class Model(nn.Module):
@@ -76,11 +82,13 @@ class Model(nn.Module):
     def forward(self, ids):
         B, T = ids.shape
         probabilities = torch.full((B * T, self.vocab_size), 1 / self.vocab_size)  # knowing nothing
-        context = torch.zeros_like(ids)                                            # the empty context, known everywhere
+        context = torch.zeros_like(ids)  # the empty context, known everywhere
         for table in self.tables:
             probabilities = table.mix(probabilities, context.flatten())
-            # the context of t - 1 and the character at t make a longer context; the first position has no earlier one
-            before = torch.cat([torch.full_like(ids[:, :1], -1), context[:, :-1]], dim=1) if table is not self.tables[0] else context
+            # the context of t - 1 and the character at t make a longer context; the first position has no
+            # earlier one
+            before = (torch.cat([torch.full_like(ids[:, :1], -1), context[:, :-1]], dim=1)
+                      if table is not self.tables[0] else context)
             context = torch.where(before >= 0, table.find(before * self.vocab_size + ids), -1)
         return probabilities.log().view(B, T, -1)                                  # (B, T, V)
 
@@ -88,9 +96,10 @@ class Model(nn.Module):
 def count(model, data, s, recorder):
     """Read the training text once per order, from short to long."""
     V, tokens = model.vocab_size, data.train.tokens
-    index, seen = torch.zeros(len(tokens) + 1, dtype=torch.long), []  # index of the sequence that ends at each place
+    index, seen = torch.zeros(len(tokens) + 1, dtype=torch.long), []  # of the sequence that ends at a place
     for _ in model.tables:
-        keys, index, counts = (index[:-1] * V + tokens[len(seen) :]).unique(return_inverse=True, return_counts=True)
+        keys, index, counts = (index[:-1] * V + tokens[len(seen) :]).unique(return_inverse=True,
+                                                                            return_counts=True)
         seen.append((keys, index, counts))
     contexts = 1
     for k, (table, (keys, index, counts)) in enumerate(zip(model.tables, seen, strict=True)):
@@ -103,7 +112,8 @@ def count(model, data, s, recorder):
 
 
 # long windows: counting needs none, and at the start of each the context is short
-lesson = Lesson({str(order): functools.partial(Model, order=order) for order in range(1, 7)}, Settings(block_size=4096), train=count)
+arms = {str(order): functools.partial(Model, order=order) for order in range(1, 7)}
+lesson = Lesson(arms, Settings(block_size=4096), train=count)
 
 if __name__ == "__main__":
     run(lesson)

@@ -23,7 +23,8 @@ class Average(nn.Module):
     def __init__(self, block_size: int):
         super().__init__()
         # 0 for the position itself and its past, -infinity for what is ahead
-        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1),
+                             persistent=False)
 
     def forward(self, x):
         T = x.size(1)

@@ -2,8 +2,8 @@
 
 Previous : 02_attention/positions.py
 Changes  : Head, MultiHeadAttention, Model, picture
-Idea     : the width is cut into H heads of D = C / H; each has its own weights over the past (the output matrix W^O of the paper is an idea
-           of its own, in stage 05)
+Idea     : the width is cut into H heads of D = C / H; each has its own weights over the past (the output
+           matrix W^O of the paper is an idea of its own, in stage 05)
 Source   : Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2
 Expect   : better than one head of the same width, at the same number of parameters
 Seeds    : 1 2 3 4 5 6 7 8
@@ -18,7 +18,7 @@ from common.settings import Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
-    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+    """Each position gathers from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, n_embd: int, n_head: int, block_size: int):
         super().__init__()
@@ -26,11 +26,12 @@ class MultiHeadAttention(nn.Module):
         self.query = nn.Linear(n_embd, n_embd, bias=False)
         self.key = nn.Linear(n_embd, n_embd, bias=False)
         self.value = nn.Linear(n_embd, n_embd, bias=False)
-        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1),
+                             persistent=False)
 
     def forward(self, x):
         B, T, C = x.shape
-        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, C) -> (B, T, H, D) -> (B, H, T, D)
+        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, H, D) -> (B, H, T, D)
         k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
         v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
         scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)

@@ -4,7 +4,8 @@ Previous : 02_attention/average.py
 Changes  : Average, Head, Model, picture
 Idea     : the weights of the mean come from the data: a query asks, keys answer, values are gathered
 Source   : Vaswani et al. 2017, arXiv:1706.03762, equation 1
-Expect   : far better than the plain mean; no better than the bigram, for it cannot tell the last character from an earlier one
+Expect   : far better than the plain mean; no better than the bigram, for it cannot tell the last character
+from an earlier one
 Seeds    : 1 2 3 4 5 6 7 8
 """
 
@@ -24,13 +25,14 @@ class Head(nn.Module):
         self.query = nn.Linear(n_embd, head_size, bias=False)
         self.key = nn.Linear(n_embd, head_size, bias=False)
         self.value = nn.Linear(n_embd, head_size, bias=False)
-        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1),
+                             persistent=False)
 
     def weights(self, x):
         """How much position t takes of position s: rows sum to 1, zero for s > t. (B, T, C) -> (B, T, T)"""
         T = x.size(1)
         q, k = self.query(x), self.key(x)                     # (B, T, D), (B, T, D)
-        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (B, T, T); / sqrt(D): their size does not grow with D
+        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (B, T, T); sqrt(D) keeps their size
         return F.softmax(scores + self.mask[:T, :T], dim=-1)
 
     def forward(self, x):

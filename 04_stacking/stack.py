@@ -4,7 +4,8 @@ Previous : 03_ffn/feed_forward.py:gelu
 Changes  : FeedForward, Block, Model, probe, picture
 Idea     : N blocks, one after the other; GELU from here on
 Source   : He et al. 2016, arXiv:1512.03385, figure 1 (plain networks get worse with depth)
-Expect   : worse than one block; gradients shrink from the last block to the first, so the first ones hardly learn
+Expect   : worse than one block; gradients shrink from the last block to the first, so the first ones hardly
+learn
 """
 
 import torch
@@ -16,7 +17,7 @@ from common.settings import Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
-    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+    """Each position gathers from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, n_embd: int, n_head: int, block_size: int):
         super().__init__()
@@ -24,11 +25,12 @@ class MultiHeadAttention(nn.Module):
         self.query = nn.Linear(n_embd, n_embd, bias=False)
         self.key = nn.Linear(n_embd, n_embd, bias=False)
         self.value = nn.Linear(n_embd, n_embd, bias=False)
-        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1),
+                             persistent=False)
 
     def forward(self, x):
         B, T, C = x.shape
-        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, C) -> (B, T, H, D) -> (B, H, T, D)
+        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, H, D) -> (B, H, T, D)
         k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
         v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
         scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)
@@ -76,7 +78,8 @@ def probe(model, x, y):
     for block in model.blocks:
         hooks.append(block.register_forward_hook(lambda _, __, out: sizes.append(out.std().item())))
     F.cross_entropy(model(x).flatten(0, -2), y.flatten()).backward()
-    gradients = [torch.stack([p.grad.norm() for p in block.parameters()]).norm().item() for block in model.blocks]
+    gradients = [torch.stack([p.grad.norm() for p in block.parameters()]).norm().item()
+                 for block in model.blocks]
     for hook in hooks:
         hook.remove()
     return {"gradient norm": gradients, "activation size": sizes}
@@ -88,7 +91,8 @@ def picture(model, data, folder):
     from common.training import checkpoint
 
     probes = checkpoint.load(folder / checkpoint.NAME).state["probes"]
-    return [plots.layers(probes, "Four plain blocks: how much gradient reaches each, how much does each hand on?", folder / "layers")]
+    title = "Four plain blocks: how much gradient reaches each, how much does each hand on?"
+    return [plots.layers(probes, title, folder / "layers")]
 
 
 lesson = Lesson(Model, probe=probe, picture=picture)

@@ -1,13 +1,16 @@
-"""Depth map: which ways of wiring a block train, how deep, and with or without a warm-up of the learning rate?
+"""Depth map: which ways of wiring a block train, how deep, and with or without a warm-up of the learning
+rate?
 
 Previous : 05_residual_norm/pre_ln.py
 Changes  : Block, Model, probe, overview
-Idea     : the four wirings of this course at six depths, at a small equal budget: 400 steps of 16 windows, width 32, context 32; half
-           of the cells begin with a warm-up, a learning rate that rises from zero over the first 100 steps
+Idea     : the four wirings of this course at six depths, at a small equal budget: 400 steps of 16 windows,
+           width 32, context 32; half of the cells begin with a warm-up, a learning rate that rises from zero
+           over the first 100 steps
 Teaches  : nn.Identity
-Source   : He et al. 2016, arXiv:1512.03385; Xiong et al. 2020, arXiv:2002.04745, figure 1 (post-LN needs warm-up, pre-LN does not)
-Expect   : plain fails from depth 4; residual trains, but not at 32; post-LN fails deep without warm-up, and goes deeper with it; pre-LN
-           always trains
+Source   : He et al. 2016, arXiv:1512.03385; Xiong et al. 2020, arXiv:2002.04745, figure 1 (post-LN needs
+warm-up, pre-LN does not)
+Expect   : plain fails from depth 4; residual trains, but not at 32; post-LN fails deep without warm-up, and
+           goes deeper with it; pre-LN always trains
 Seeds    : 1 2
 """
 
@@ -25,7 +28,7 @@ WIRINGS, DEPTHS, WARM_UP = ("plain", "residual", "post-LN", "pre-LN"), (1, 2, 4,
 
 
 class MultiHeadAttention(nn.Module):
-    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+    """Each position gathers from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, n_embd: int, n_head: int, block_size: int):
         super().__init__()
@@ -34,16 +37,17 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(n_embd, n_embd, bias=False)
         self.value = nn.Linear(n_embd, n_embd, bias=False)
         self.projection = nn.Linear(n_embd, n_embd)
-        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1),
+                             persistent=False)
 
     def forward(self, x):
         B, T, C = x.shape
-        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, C) -> (B, T, H, D) -> (B, H, T, D)
+        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, H, D) -> (B, H, T, D)
         k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
         v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
         scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)
         weights = F.softmax(scores + self.mask[:T, :T], dim=-1)
-        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # heads side by side again, then mixed
+        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # side by side again, mixed
 
 
 class FeedForward(nn.Sequential):
@@ -72,7 +76,7 @@ class Block(nn.Module):
             return sublayer(x)
         if self.wiring == "pre-LN":
             return x + sublayer(norm(x))
-        return norm(x + sublayer(x))                                   # post-LN; residual, where the norm is the identity
+        return norm(x + sublayer(x))  # post-LN; residual, where the norm is the identity
 
 
 class Model(nn.Module):
@@ -82,7 +86,8 @@ class Model(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocab_size, s.n_embd)
         self.position = nn.Embedding(s.block_size, s.n_embd)
-        self.blocks = nn.Sequential(*(Block(s.n_embd, s.n_head, s.block_size, wiring) for _ in range(s.n_layer)))
+        self.blocks = nn.Sequential(*(Block(s.n_embd, s.n_head, s.block_size, wiring)
+                                      for _ in range(s.n_layer)))
         self.norm = nn.LayerNorm(s.n_embd) if wiring == "pre-LN" else nn.Identity()
         self.head = nn.Linear(s.n_embd, vocab_size)
 
@@ -94,30 +99,38 @@ class Model(nn.Module):
 def probe(model, x, y):
     """Gradient norm of the first block's weights, at one batch."""
     F.cross_entropy(model(x).flatten(0, -2), y.flatten()).backward()
-    norms = [p.grad.double().norm() for p in model.blocks[0].parameters()]  # double: the square of 1e-30 is still a number
+    norms = [p.grad.double().norm() for p in model.blocks[0].parameters()]  # 1e-30 squared is a number
     return {"gradient norm": [torch.stack(norms).norm().item()]}
 
 
 def overview(results, folder):
-    """Draw the map of all cells, and the gradient of the first block against depth, before training and after."""
+    """Draw the map of all cells, and the gradient of the first block against depth, before training and
+    after.
+    """
     from common.report import overviews
 
     rows = [f"{wiring}{warm_up}" for wiring in WIRINGS for warm_up in ("", "-warm-up")]
-    cells = [(row, depth, r) for row, depth, r in product(rows, DEPTHS, results) if r.row["arm"] == f"{row}-{depth}"]
+    cells = [(row, depth, r) for row, depth, r in product(rows, DEPTHS, results)
+             if r.row["arm"] == f"{row}-{depth}"]
     scores = [(row, str(depth), r.row["arm"], r.row["seed"], r.row["test_bpc"]) for row, depth, r in cells]
-    norms = [(row, depth, r.probes[at][1]["gradient norm"][0], when, r.row["arm"], r.row["seed"], r.row["test_bpc"])
+    norms = [(row, depth, r.probes[at][1]["gradient norm"][0], when, r.row["arm"], r.row["seed"],
+              r.row["test_bpc"])
              for row, depth, r in cells if not r.row["diverged"] and "warm-up" not in row
              for at, when in ((0, "before the first step"), (-1, "after the last"))]
-    paths = [overviews.heat_map(scores, ("blocks", "test, bits per character"), "Which wiring trains, how deep?", folder / "map")]
-    labels, title = ("blocks", "gradient norm of the first block"), "How much gradient reaches the first block?"
+    labels = ("blocks", "test, bits per character")
+    paths = [overviews.heat_map(scores, labels, "Which wiring trains, how deep?", folder / "map")]
+    labels = ("blocks", "gradient norm of the first block")
+    title = "How much gradient reaches the first block?"
     return paths + ([overviews.points(norms, labels, title, folder / "gradient")] if norms else [])
 
 
-cells = {f"{wiring}{'-warm-up' if warm_up else ''}-{depth}": Arm(partial(Model, wiring=wiring), n_layer=depth, warm_up=warm_up)
+cells = {f"{wiring}{'-warm-up' if warm_up else ''}-{depth}":
+         Arm(partial(Model, wiring=wiring), n_layer=depth, warm_up=warm_up)
          for wiring, warm_up, depth in product(WIRINGS, (0, WARM_UP), DEPTHS)}
 rows = [*WIRINGS, "post-LN-warm-up"]
 small = {"steps": 160, "batch_size": 8, "arms": [f"{row}-{depth}" for row in rows for depth in (1, 4, 32)]}
-lesson = Lesson(cells, Settings(steps=400, batch_size=16, n_embd=32, block_size=32), probe=probe, overview=overview, quick=small)
+settings = Settings(steps=400, batch_size=16, n_embd=32, block_size=32)
+lesson = Lesson(cells, settings, probe=probe, overview=overview, quick=small)
 
 if __name__ == "__main__":
     run(lesson)

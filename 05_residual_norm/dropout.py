@@ -2,7 +2,8 @@
 
 Previous : 05_residual_norm/pre_ln.py
 Changes  : Block, Model
-Idea     : no number can rely on another being there; the rest is scaled up to make good for it, and in evaluation nothing is dropped
+Idea     : no number can rely on another being there; the rest is scaled up to make good for it, and in
+evaluation nothing is dropped
 Teaches  : nn.Dropout
 Source   : Srivastava et al. 2014, JMLR 15, 1929-1958
 Expect   : worse here: in 1500 steps nothing overfits, so there is nothing to prevent
@@ -17,7 +18,7 @@ from common.settings import Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
-    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+    """Each position gathers from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, n_embd: int, n_head: int, block_size: int):
         super().__init__()
@@ -26,16 +27,17 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(n_embd, n_embd, bias=False)
         self.value = nn.Linear(n_embd, n_embd, bias=False)
         self.projection = nn.Linear(n_embd, n_embd)
-        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1),
+                             persistent=False)
 
     def forward(self, x):
         B, T, C = x.shape
-        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, C) -> (B, T, H, D) -> (B, H, T, D)
+        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, H, D) -> (B, H, T, D)
         k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
         v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
         scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)
         weights = F.softmax(scores + self.mask[:T, :T], dim=-1)
-        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # heads side by side again, then mixed
+        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # side by side again, mixed
 
 
 class FeedForward(nn.Sequential):
@@ -46,7 +48,7 @@ class FeedForward(nn.Sequential):
 
 
 class Block(nn.Module):
-    """Gather, then think. Each reads a normalised copy of the stream and adds its answer to the stream itself. (B, T, C) -> (B, T, C)"""
+    """Gather, then think; each reads a normalised copy and adds its answer. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, n_embd: int, n_head: int, block_size: int, dropout: float):
         super().__init__()
@@ -67,7 +69,8 @@ class Model(nn.Module):
         super().__init__()
         self.token = nn.Embedding(vocab_size, s.n_embd)
         self.position = nn.Embedding(s.block_size, s.n_embd)
-        self.blocks = nn.Sequential(*(Block(s.n_embd, s.n_head, s.block_size, s.dropout) for _ in range(s.n_layer)))
+        self.blocks = nn.Sequential(*(Block(s.n_embd, s.n_head, s.block_size, s.dropout)
+                                      for _ in range(s.n_layer)))
         self.norm = nn.LayerNorm(s.n_embd)
         self.head = nn.Linear(s.n_embd, vocab_size)
 

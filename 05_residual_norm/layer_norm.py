@@ -2,10 +2,12 @@
 
 Previous : 05_residual_norm/projection.py
 Changes  : LayerNorm, Model
-Idea     : mean 0 and variance 1 over the C numbers of each vector; where a norm is best placed in a block is the next question
+Idea     : mean 0 and variance 1 over the C numbers of each vector; where a norm is best placed in a block is
+the next question
 Teaches  : nn.LayerNorm
 Source   : Ba, Kiros and Hinton 2016, arXiv:1607.06450
-Expect   : little change: one norm at the end mends the scale of the logits, not what happens between the blocks
+Expect   : little change: one norm at the end mends the scale of the logits, not what happens between the
+blocks
 Also     : --lr 4e-3 --steps 700
 """
 
@@ -18,20 +20,23 @@ from common.settings import Lesson, Settings
 
 
 class LayerNorm(nn.Module):
-    """Each vector to mean 0 and variance 1 over its own numbers, then a learned scale and shift. (..., C) -> (..., C)"""
+    """Each vector to mean 0, variance 1 over its numbers, then a learned scale and shift.
+
+    (..., C) -> (..., C)
+    """
 
     def __init__(self, n_embd: int):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(n_embd)), nn.Parameter(torch.zeros(n_embd))
 
     def forward(self, x):
-        mean = x.mean(dim=-1, keepdim=True)                            # over C, never over T: a position must not see the others
+        mean = x.mean(dim=-1, keepdim=True)  # over C, never over T: a position must not see the others
         variance = x.var(dim=-1, keepdim=True, correction=0)
         return (x - mean) / (variance + 1e-5).sqrt() * self.weight + self.bias
 
 
 class MultiHeadAttention(nn.Module):
-    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+    """Each position gathers from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, n_embd: int, n_head: int, block_size: int):
         super().__init__()
@@ -40,16 +45,17 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(n_embd, n_embd, bias=False)
         self.value = nn.Linear(n_embd, n_embd, bias=False)
         self.projection = nn.Linear(n_embd, n_embd)
-        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1),
+                             persistent=False)
 
     def forward(self, x):
         B, T, C = x.shape
-        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, C) -> (B, T, H, D) -> (B, H, T, D)
+        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, H, D) -> (B, H, T, D)
         k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
         v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
         scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)
         weights = F.softmax(scores + self.mask[:T, :T], dim=-1)
-        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # heads side by side again, then mixed
+        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # side by side again, mixed
 
 
 class FeedForward(nn.Sequential):

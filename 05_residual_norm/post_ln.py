@@ -2,7 +2,8 @@
 
 Previous : 05_residual_norm/layer_norm.py
 Changes  : LayerNorm, Block, Model
-Idea     : LN(x + f(x)): what a block hands on always has the same scale; nn.LayerNorm takes the place of our own
+Idea     : LN(x + f(x)): what a block hands on always has the same scale; nn.LayerNorm takes the place of our
+own
 Source   : Vaswani et al. 2017, arXiv:1706.03762, section 5.4
 Expect   : better than without norms between the blocks; needs care (warm-up) when deep
 Also     : --lr 4e-3 --steps 700
@@ -17,7 +18,7 @@ from common.settings import Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
-    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+    """Each position gathers from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, n_embd: int, n_head: int, block_size: int):
         super().__init__()
@@ -26,16 +27,17 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(n_embd, n_embd, bias=False)
         self.value = nn.Linear(n_embd, n_embd, bias=False)
         self.projection = nn.Linear(n_embd, n_embd)
-        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1),
+                             persistent=False)
 
     def forward(self, x):
         B, T, C = x.shape
-        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, C) -> (B, T, H, D) -> (B, H, T, D)
+        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, H, D) -> (B, H, T, D)
         k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
         v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
         scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)
         weights = F.softmax(scores + self.mask[:T, :T], dim=-1)
-        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # heads side by side again, then mixed
+        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # side by side again, mixed
 
 
 class FeedForward(nn.Sequential):
@@ -46,7 +48,7 @@ class FeedForward(nn.Sequential):
 
 
 class Block(nn.Module):
-    """Gather, then think; each adds its answer to the stream, which is then normalised. (B, T, C) -> (B, T, C)"""
+    """Gather, then think; each adds its answer to the stream, then normalised. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, n_embd: int, n_head: int, block_size: int):
         super().__init__()

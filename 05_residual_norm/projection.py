@@ -2,7 +2,8 @@
 
 Previous : 05_residual_norm/residual.py
 Changes  : MultiHeadAttention
-Idea     : a linear layer after the heads: each head may write anywhere in the stream, not only to its own slice
+Idea     : a linear layer after the heads: each head may write anywhere in the stream, not only to its own
+slice
 Source   : Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2 (the matrix W^O)
 Expect   : a little better
 """
@@ -16,7 +17,7 @@ from common.settings import Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
-    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+    """Each position gathers from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, n_embd: int, n_head: int, block_size: int):
         super().__init__()
@@ -25,16 +26,17 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(n_embd, n_embd, bias=False)
         self.value = nn.Linear(n_embd, n_embd, bias=False)
         self.projection = nn.Linear(n_embd, n_embd)
-        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1), persistent=False)
+        self.register_buffer("mask", torch.full((block_size, block_size), -torch.inf).triu(1),
+                             persistent=False)
 
     def forward(self, x):
         B, T, C = x.shape
-        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, C) -> (B, T, H, D) -> (B, H, T, D)
+        q = self.query(x).view(B, T, self.n_head, -1).transpose(1, 2)  # (B, T, H, D) -> (B, H, T, D)
         k = self.key(x).view(B, T, self.n_head, -1).transpose(1, 2)
         v = self.value(x).view(B, T, self.n_head, -1).transpose(1, 2)
         scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5           # (B, H, T, T)
         weights = F.softmax(scores + self.mask[:T, :T], dim=-1)
-        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # heads side by side again, then mixed
+        return self.projection((weights @ v).transpose(1, 2).reshape(B, T, C))  # side by side again, mixed
 
 
 class FeedForward(nn.Sequential):

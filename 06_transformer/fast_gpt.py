@@ -2,7 +2,8 @@
 
 Previous : 06_transformer/gpt.py
 Changes  : MultiHeadAttention
-Idea     : query, key and value in one matrix product; scores, mask, softmax and sum in one kernel that never writes the (T, T) weights
+Idea     : query, key and value in one matrix product; scores, mask, softmax and sum in one kernel that never
+writes the (T, T) weights
 Teaches  : F.scaled_dot_product_attention
 Source   : Dao et al. 2022, arXiv:2205.14135 (FlashAttention)
 Expect   : the same loss as gpt, in clearly less time
@@ -17,12 +18,12 @@ from common.settings import Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
-    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+    """Each position gathers from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, s: Settings):
         super().__init__()
         self.n_head, self.dropout = s.n_head, s.dropout
-        self.qkv = nn.Linear(s.n_embd, 3 * s.n_embd, bias=False)       # query, key and value, one below the other
+        self.qkv = nn.Linear(s.n_embd, 3 * s.n_embd, bias=False)  # query, key and value, one below the other
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)
 
     def forward(self, x):
@@ -38,12 +39,13 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, s: Settings):
         super().__init__(
-            nn.Linear(s.n_embd, 4 * s.n_embd, bias=False), nn.GELU(), nn.Linear(4 * s.n_embd, s.n_embd, bias=False)
+            nn.Linear(s.n_embd, 4 * s.n_embd, bias=False), nn.GELU(),
+            nn.Linear(4 * s.n_embd, s.n_embd, bias=False)
         )
 
 
 class Block(nn.Module):
-    """Gather, then think. Each reads a normalised copy of the stream and adds its answer to the stream itself. (B, T, C) -> (B, T, C)"""
+    """Gather, then think; each reads a normalised copy and adds its answer. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, s: Settings):
         super().__init__()
@@ -66,14 +68,14 @@ class Model(nn.Module):
         self.position = nn.Embedding(s.block_size, s.n_embd)           # and where
         self.dropout = nn.Dropout(s.dropout)
         self.blocks = nn.Sequential(*(Block(s) for _ in range(s.n_layer)))
-        self.norm = nn.LayerNorm(s.n_embd, bias=False)                 # pre-LN leaves the stream unnormalised at its end
+        self.norm = nn.LayerNorm(s.n_embd, bias=False)  # pre-LN leaves the stream unnormalised at its end
         self.head = nn.Linear(s.n_embd, vocab_size, bias=False)
         for name, weight in self.named_parameters():
-            if weight.ndim == 2:                                       # matrices; the scales of the norms stay at 1
+            if weight.ndim == 2:  # matrices; the scales of the norms stay at 1
                 # Each block writes to the stream twice: 2N answers of 1/sqrt(2N) the size add up to one.
                 writes = name.endswith(("attention.projection.weight", "feed_forward.2.weight"))
                 nn.init.normal_(weight, std=0.02 / (2 * s.n_layer) ** 0.5 if writes else 0.02)
-        self.head.weight = self.token.weight                           # tied: a token is likely where the stream points to its embedding
+        self.head.weight = self.token.weight                           # tied: what the stream points to
 
     def forward(self, ids):
         x = self.token(ids) + self.position.weight[: ids.size(1)]      # (B, T, C)
@@ -81,13 +83,16 @@ class Model(nn.Module):
         return self.head(x)                                            # (B, T, V)
 
 
-# The well-known recipe for this text on a laptop. Its schedule, its decay of matrices only and its clipping are taught in stage 09.
+# The well-known recipe for this text on a laptop. Its schedule, its decay of matrices only and its clipping
+# are taught in stage 09.
 YARDSTICK = {
-    "n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64, "batch_size": 12, "steps": 2000, "lr": 1e-3, "warm_up": 100,
+    "n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64, "batch_size": 12, "steps": 2000, "lr": 1e-3,
+    "warm_up": 100,
     "cosine": True, "min_lr": 1e-4, "beta2": 0.99, "weight_decay": 0.1, "decay_matrices": True, "clip": 1.0,
 }
 # The same for a GPU: published validation loss 1.4697.
-GPU = YARDSTICK | {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64, "steps": 5000, "dropout": 0.2}
+GPU = YARDSTICK | {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "batch_size": 64,
+                   "steps": 5000, "dropout": 0.2}
 
 lesson = Lesson(Model, presets={"yardstick": YARDSTICK, "gpu": GPU})
 

@@ -2,10 +2,13 @@
 
 Previous : 06_transformer/fast_gpt.py
 Changes  : fit_law, overview, parameters
-Idea     : at equal tokens the loss falls with the number of parameters N along E + A / N^a; what six sizes say of two larger ones
-Source   : Kaplan et al. 2020, arXiv:2001.08361 (a power law; N without embeddings); Hoffmann et al. 2022, arXiv:2203.15556 (with an E
-           that no size gets below; equal compute); Yang et al. 2022, arXiv:2203.03466 (the wider, the smaller the rate)
-Expect   : a between 0.1 and 0.4; both large sizes within the interval; at small compute the small sizes are ahead
+Idea     : at equal tokens the loss falls with the number of parameters N along E + A / N^a; what six sizes
+say of two larger ones
+Source   : Kaplan et al. 2020, arXiv:2001.08361 (a power law; N without embeddings); Hoffmann et al. 2022,
+           arXiv:2203.15556 (with an E that no size gets below; equal compute); Yang et al. 2022,
+           arXiv:2203.03466 (the wider, the smaller the rate)
+Expect   : a between 0.1 and 0.4; both large sizes within the interval; at small compute the small sizes are
+ahead
 """
 
 import numpy as np
@@ -19,12 +22,12 @@ from common.settings import Arm, Lesson, Settings
 
 
 class MultiHeadAttention(nn.Module):
-    """Each position gathers what it needs from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
+    """Each position gathers from its past, through several heads side by side. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, s: Settings):
         super().__init__()
         self.n_head, self.dropout = s.n_head, s.dropout
-        self.qkv = nn.Linear(s.n_embd, 3 * s.n_embd, bias=False)       # query, key and value, one below the other
+        self.qkv = nn.Linear(s.n_embd, 3 * s.n_embd, bias=False)  # query, key and value, one below the other
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)
 
     def forward(self, x):
@@ -40,12 +43,13 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, s: Settings):
         super().__init__(
-            nn.Linear(s.n_embd, 4 * s.n_embd, bias=False), nn.GELU(), nn.Linear(4 * s.n_embd, s.n_embd, bias=False)
+            nn.Linear(s.n_embd, 4 * s.n_embd, bias=False), nn.GELU(),
+            nn.Linear(4 * s.n_embd, s.n_embd, bias=False)
         )
 
 
 class Block(nn.Module):
-    """Gather, then think. Each reads a normalised copy of the stream and adds its answer to the stream itself. (B, T, C) -> (B, T, C)"""
+    """Gather, then think; each reads a normalised copy and adds its answer. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, s: Settings):
         super().__init__()
@@ -68,14 +72,14 @@ class Model(nn.Module):
         self.position = nn.Embedding(s.block_size, s.n_embd)           # and where
         self.dropout = nn.Dropout(s.dropout)
         self.blocks = nn.Sequential(*(Block(s) for _ in range(s.n_layer)))
-        self.norm = nn.LayerNorm(s.n_embd, bias=False)                 # pre-LN leaves the stream unnormalised at its end
+        self.norm = nn.LayerNorm(s.n_embd, bias=False)  # pre-LN leaves the stream unnormalised at its end
         self.head = nn.Linear(s.n_embd, vocab_size, bias=False)
         for name, weight in self.named_parameters():
-            if weight.ndim == 2:                                       # matrices; the scales of the norms stay at 1
+            if weight.ndim == 2:  # matrices; the scales of the norms stay at 1
                 # Each block writes to the stream twice: 2N answers of 1/sqrt(2N) the size add up to one.
                 writes = name.endswith(("attention.projection.weight", "feed_forward.2.weight"))
                 nn.init.normal_(weight, std=0.02 / (2 * s.n_layer) ** 0.5 if writes else 0.02)
-        self.head.weight = self.token.weight                           # tied: a token is likely where the stream points to its embedding
+        self.head.weight = self.token.weight                           # tied: what the stream points to
 
     def forward(self, ids):
         x = self.token(ids) + self.position.weight[: ids.size(1)]      # (B, T, C)
@@ -84,7 +88,9 @@ class Model(nn.Module):
 
 
 def fit_law(sizes, losses):
-    """The law E + A / (N / 100,000)^a nearest to these points, as text and as a function, and half of its 95 % interval for a new run."""
+    """The law E + A / (N / 100,000)^a nearest to these points, as text and as a function, and half of its 95
+    % interval for a new run.
+    """
     def law(n, e, a, power):
         return e + a * (n / 1e5) ** -power
 
@@ -92,7 +98,7 @@ def fit_law(sizes, losses):
     noise = ((losses - law(sizes, *found)) ** 2).sum() / (len(sizes) - 3)  # three numbers were fitted
 
     def half(n):
-        slope = np.array([(law(n, *(found + 1e-5 * step)) - law(n, *found)) / 1e-5 for step in np.eye(3)])  # (3,)
+        slope = np.array([(law(n, *(found + 1e-5 * step)) - law(n, *found)) / 1e-5 for step in np.eye(3)])
         return student.ppf(0.975, len(sizes) - 3) * (slope @ covariance @ slope + noise) ** 0.5
 
     return "{:.2f} + {:.2f} / (N / 100,000)^{:.2f}".format(*found), lambda n: law(n, *found), half
@@ -111,11 +117,13 @@ def overview(results, folder):
         line = [(n, law(n), half(n)) for n in np.geomspace(min(used[:, 0]), max(p[2] for p in points), 60)]
         labels = ("parameters without embeddings, N", "test, nats per character")
         title = "Do the small sizes know how good the large ones will be?"
-        paths.append(overviews.law([(*p, law(p[2]), half(p[2])) for p in points], line, text, labels, title, folder / "law"))
+        listed = [(*p, law(p[2]), half(p[2])) for p in points]
+        paths.append(overviews.law(listed, line, text, labels, title, folder / "law"))
     compute = [(arm, seed, 6 * n * step * r.row["tokens_seen"] / r.row["steps"], loss, r.row["test_loss"])
                for arm, seed, n, r in runs for step, _, loss, _ in r.curve if step]
     labels = ("compute, 6 N D operations", "validation, nats per character")
-    return [*paths, overviews.curves(compute, labels, "Which size is best for a given compute?", folder / "compute")]
+    title = "Which size is best for a given compute?"
+    return [*paths, overviews.curves(compute, labels, title, folder / "compute")]
 
 
 def parameters(row):
@@ -128,9 +136,10 @@ SIZES = {  # layers, width; every head has 16 numbers
     "pico": (2, 32), "nano": (2, 48), "micro": (4, 48), "mini": (4, 64), "small": (4, 96), "medium": (4, 128),
     "large": (4, 160), "xlarge": (5, 192), "huge": (6, 384),
 }
-RATE = 0.5  # divided by the width: one learning rate for all sizes would be too low for the small ones, and the law would be of that
+RATE = 0.5  # divided by the width: one rate for all would be too low for small ones, and the law of that
 
-arms = {name: Arm(Model, n_layer=n_layer, n_embd=n_embd, n_head=n_embd // 16, lr=RATE / n_embd, on_demand=name == "huge")
+arms = {name: Arm(Model, n_layer=n_layer, n_embd=n_embd, n_head=n_embd // 16, lr=RATE / n_embd,
+                  on_demand=name == "huge")
         for name, (n_layer, n_embd) in SIZES.items()}
 settings = Settings(corpus="stdlib", batch_size=64, steps=700, warm_up=100)
 lesson = Lesson(arms, settings, overview=overview, quick={"steps": 120, "arms": SMALL[:5]})

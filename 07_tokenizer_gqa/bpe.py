@@ -2,11 +2,13 @@
 
 Previous : 06_transformer/fast_gpt.py
 Changes  : BPE, join, utf8, load, overview
-Idea     : begin with the 256 bytes, and join the two neighbours that stand together most often into a new token, again and again
-Source   : Sennrich et al. 2016, arXiv:1508.07909; on bytes, and with this pattern: Radford et al. 2019, "Language Models are
-           Unsupervised Multitask Learners"
-Expect   : at equal characters seen, vocabularies of a thousand or two are better than characters; at equal time by more, at equal
-           context by less; a hundred thousand entries are far worse on a megabyte of text
+Idea     : begin with the 256 bytes, and join the two neighbours that stand together most often into a new
+token, again and again
+Source   : Sennrich et al. 2016, arXiv:1508.07909; on bytes, and with this pattern: Radford et al. 2019,
+           "Language Models are Unsupervised Multitask Learners"
+Expect   : at equal characters seen, vocabularies of a thousand or two are better than characters; at equal
+           time by more, at equal context by less; a hundred thousand entries are far worse on a megabyte of
+           text
 Stairs   : char, bpe-1024
 """
 
@@ -29,10 +31,11 @@ from common.model.gpt import GPT
 from common.run import run
 from common.settings import Arm, Lesson, Settings
 
-# Contractions, words, numbers and signs, each with one space before it, or white space: no token reaches across two of these pieces.
+# Contractions, words, numbers and signs, each with one space before it, or white space: no token reaches
+# across two of these pieces.
 PIECE = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-SURE_START = regex.compile(r"(?r)(?<=\S)\s")                           # searched from the end: the last place where a piece surely begins
-END = "<|endoftext|>"                                                  # the special token, which stands between two documents
+SURE_START = regex.compile(r"(?r)(?<=\S)\s")  # from the end: the last sure beginning of a piece
+END = "<|endoftext|>"  # the special token, which stands between two documents
 
 
 def join(word, pair):
@@ -54,7 +57,10 @@ def utf8(text):
 
 
 class BPE:
-    """Byte-level byte-pair encoding. Ids: the 256 bytes, then what each merge made, then the special token."""
+    """Byte-level byte-pair encoding.
+
+    Ids: the 256 bytes, then what each merge made, then the special token.
+    """
 
     def __init__(self, merges: list[tuple[bytes, bytes]]):
         self.merges = merges
@@ -64,23 +70,25 @@ class BPE:
         self.tokens = [*self.ids, END.encode()]                        # id -> token
         self.vocab_size = len(self.tokens)
         self.name = f"bpe-{self.vocab_size}"
-        self.piece_ids = lru_cache(2**16)(self.encode_piece)           # remembers its answers: most pieces come again
+        self.piece_ids = lru_cache(2**16)(self.encode_piece)  # remembers its answers: most pieces come again
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> "BPE":
         """Learn the merges. Of pairs that occur equally often, the one whose bytes are greater is first."""
         if vocab_size < 257:
-            raise UserError(f"a vocabulary of {vocab_size} is too small: the 256 bytes and the end mark are 257; choose more")
+            raise UserError(f"a vocabulary of {vocab_size} is too small: the 256 bytes and the end mark are "
+                            "257; choose more")
         counts = Counter(piece for part in text.split(END) for piece in PIECE.findall(part))
         if not counts:
             raise UserError("a vocabulary cannot be learned from an empty text; choose another corpus")
         words = [([bytes([byte]) for byte in utf8(piece)], count) for piece, count in counts.items()]
-        pairs, places = Counter(), defaultdict(set)                    # how often a pair occurs, and in which words
+        pairs, places = Counter(), defaultdict(set)  # how often a pair occurs, and in which words
         for place, (word, count) in enumerate(words):
             for pair in pairwise(word):
                 pairs[pair] += count
                 places[pair].add(place)
-        # A heap hands out its smallest entry: counts are negated, bytes turned upside down, and 256 puts "a" after "ab".
+        # A heap hands out its smallest entry: counts are negated, bytes turned upside down, and 256 puts "a"
+        # after "ab".
         upside_down = cache(lambda token: "".join(chr(255 - byte) for byte in token) + chr(256))
 
         def entry(pair):
@@ -92,11 +100,11 @@ class BPE:
         while heap and len(tokens) < vocab_size - 1:
             count, _, _, pair = heapq.heappop(heap)
             if pairs[pair] != -count:
-                continue                                               # its count has changed since, and has an entry of its own
+                continue  # its count has changed since, and has an entry of its own
             merges.append(pair)
             tokens.add(pair[0] + pair[1])
             change = Counter()
-            for place in places.pop(pair):                             # only words that hold the pair are looked at again
+            for place in places.pop(pair):  # only words that hold the pair are looked at again
                 word, count = words[place]
                 for before in pairwise(word):
                     change[before] -= count
@@ -111,7 +119,9 @@ class BPE:
         return cls(merges)
 
     def encode_piece(self, piece: str) -> list[int]:
-        """Ids of a piece: again and again, the neighbours whose union has the smallest id are joined, the leftmost first."""
+        """Ids of a piece: again and again, the neighbours whose union has the smallest id are joined, the
+        leftmost first.
+        """
         parts = [bytes([byte]) for byte in utf8(piece)]
         while len(parts) > 1:
             unions = [self.ids.get(a + b, len(self.ids)) for a, b in pairwise(parts)]
@@ -129,7 +139,8 @@ class BPE:
                 yield from self.piece_ids(piece[0])
 
     def encode_iterable(self, texts: Iterable[str], special: bool = False) -> Iterator[int]:
-        """Ids of texts that follow one another, as of one long text. What stands before the last white space is done with and forgotten.
+        """Ids of texts that follow one another, as of one long text. What stands before the last white space
+        is done with and forgotten.
 
         The special token inside a text is plain text, unless `special` is set.
         """
@@ -159,11 +170,13 @@ class BPE:
 
     @classmethod
     def load(cls, path: Path) -> "BPE":
-        return cls([(a.encode("latin-1"), b.encode("latin-1")) for a, b in json.loads(path.read_text(encoding="ascii"))["merges"]])
+        merges = json.loads(path.read_text(encoding="ascii"))["merges"]
+        return cls([(a.encode("latin-1"), b.encode("latin-1")) for a, b in merges])
 
     def fast(self) -> tiktoken.Encoding:
         """The same encoding in compiled code."""
-        return tiktoken.Encoding(self.name, pat_str=PIECE.pattern, mergeable_ranks=self.ids, special_tokens={END: len(self.ids)})
+        return tiktoken.Encoding(self.name, pat_str=PIECE.pattern, mergeable_ranks=self.ids,
+                                 special_tokens={END: len(self.ids)})
 
 
 def load(s, device="cpu", tokenizer=None):
@@ -172,32 +185,41 @@ def load(s, device="cpu", tokenizer=None):
 
 
 def overview(results, folder):
-    """Draw test bits per character against the size of the vocabulary, for each of the three comparisons; and list the vocabularies."""
+    """Draw test bits per character against the size of the vocabulary, for each of the three comparisons; and
+    list the vocabularies.
+    """
     from common.report import overviews
 
     kinds = {"context": "equal context", "time": "equal time"}
     rows = [r.row for r in results if not r.row["diverged"]]
     if not rows:
         return []
-    found = [(kinds.get(row["arm"].split("-")[-1], "equal characters"), row["vocab_size"], row["test_bpc"], "",
+    found = [(kinds.get(row["arm"].split("-")[-1], "equal characters"), row["vocab_size"], row["test_bpc"],
+              "",
               row["arm"], row["seed"], row["test_bpc"]) for row in rows]
-    own = [row for row in rows if row["seed"] == rows[0]["seed"] and row["arm"] in [*TOKENIZERS, *(f"{name}-time" for name in PUBLISHED)]]
+    listed_arms = [*TOKENIZERS, *(f"{name}-time" for name in PUBLISHED)]
+    own = [row for row in rows if row["seed"] == rows[0]["seed"] and row["arm"] in listed_arms]
     listed = [(row["arm"], row["seed"], row["vocab_size"], math.log(2) * row["test_bpc"] / row["test_loss"],
                int(row["vocab_size"] * row["n_embd"]), row["params"], row["test_loss"]) for row in own]
-    header = ["arm", "seed", "vocab_size", "tokens_per_character", "numbers_in_the_embedding", "params", "test_loss"]
+    header = ["arm", "seed", "vocab_size", "tokens_per_character", "numbers_in_the_embedding", "params",
+              "test_loss"]
     overviews.write_table(folder / "tokenizers", header, listed)
     labels = ("entries of the vocabulary", "test, bits per character")
     return [overviews.points(found, labels, "What does a tokenizer buy?", folder / "bits")]
 
 
-# How many windows of 64 tokens hold 2048 characters of tinyshakespeare, and how many tokens 192: each step of each arm sees as much text.
-TOKENIZERS = {"char": (32, 192), "byte": (32, 192), "bpe-512": (16, 97), "bpe-1024": (13, 78), "bpe-2048": (11, 67), "bpe-4096": (10, 59)}
+# How many windows of 64 tokens hold 2048 characters of tinyshakespeare, and how many tokens 192: each step of
+# each arm sees as much text.
+TOKENIZERS = {"char": (32, 192), "byte": (32, 192), "bpe-512": (16, 97), "bpe-1024": (13, 78),
+              "bpe-2048": (11, 67), "bpe-4096": (10, 59)}
 PUBLISHED = {"gpt2": 9, "cl100k_base": 9}
 
 arms = {name: Arm(GPT, tokenizer=name, batch_size=windows) for name, (windows, _) in TOKENIZERS.items()}
-arms |= {f"{name}-context": Arm(GPT, tokenizer=name, block_size=tokens, batch_size=11) for name, (_, tokens) in TOKENIZERS.items()}
+arms |= {f"{name}-context": Arm(GPT, tokenizer=name, block_size=tokens, batch_size=11)
+         for name, (_, tokens) in TOKENIZERS.items()}
 windows = {name: windows for name, (windows, _) in TOKENIZERS.items()} | PUBLISHED
-arms |= {f"{name}-time": Arm(GPT, tokenizer=name, batch_size=windows[name], seconds=60, warm_up=20) for name in windows}
+arms |= {f"{name}-time": Arm(GPT, tokenizer=name, batch_size=windows[name], seconds=60, warm_up=20)
+         for name in windows}
 small = {"steps": 150, "arms": ["char", "bpe-512", "bpe-4096"]}
 lesson = Lesson(arms, Settings(lr=4e-3, warm_up=100), load=load, overview=overview, quick=small)
 

@@ -1,10 +1,13 @@
-"""KV cache: keys and values of what was read are kept, so that only the newest token has to go through the model.
+"""KV cache: keys and values of what was read are kept, so that only the newest token has to go through the
+model.
 
 Previous : 07_tokenizer_gqa/weight_tying.py
 Changes  : Cache, MultiHeadAttention, greedy, measure
-Idea     : causal attention lets no position see a later one, so a new token changes nothing about earlier keys and values
+Idea     : causal attention lets no position see a later one, so a new token changes nothing about earlier
+keys and values
 Source   : Shazeer 2019, arXiv:1911.02150 (the cost of decoding one token after the other)
-Expect   : the same tokens, at a time for each that hardly grows with the length of the text; memory that grows in proportion to it
+Expect   : the same tokens, at a time for each that hardly grows with the length of the text; memory that
+grows in proportion to it
 """
 
 import time
@@ -29,7 +32,7 @@ class Cache:
     def append(self, k, v):
         """Take in those of new positions, (B, H, T, D); hand out those of all, (B, H, S, D)."""
         end = self.length + k.size(2)
-        if self.keys is None or end > self.keys.size(2):               # twice the room, so that few tokens have to wait for a move
+        if self.keys is None or end > self.keys.size(2):               # twice the room: moves are rare
             room = k.new_empty(2, *k.shape[:2], 2 * end, k.size(3))    # (2, B, H, room, D)
             if self.keys is not None:
                 room[0, :, :, : self.length] = self.keys[:, :, : self.length]
@@ -40,7 +43,7 @@ class Cache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     @property
-    def nbytes(self):                                                  # of what is there, without the room for more
+    def nbytes(self):  # of what is there, without the room for more
         return 2 * self.keys[:, :, : self.length].numel() * self.keys.element_size()
 
 
@@ -54,13 +57,15 @@ class MultiHeadAttention(nn.Module):
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)
         self.projection.writes_to_stream = True                        # starts smaller, as in gpt
 
-    def forward(self, x, position, cache=None):                        # position: for schemes that turn q and k (stage 08), not needed here
+    def forward(self, x, position, cache=None):                        # position: not needed before 08
         B, T, C = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
         if cache is not None:
-            k, v = cache.append(k, v)                                  # (B, H, S, D) with S = T and all that was before
-        # With a cache, the T newest of S positions: the last of them may look at all, each before it at one less.
-        past = None if cache is None else torch.ones(T, k.size(2), dtype=torch.bool, device=x.device).tril(k.size(2) - T)
+            k, v = cache.append(k, v)  # (B, H, S, D) with S = T and all that was before
+        # With a cache, the T newest of S positions: the last of them may look at all, each before it at one
+        # less.
+        past = (None if cache is None else
+                torch.ones(T, k.size(2), dtype=torch.bool, device=x.device).tril(k.size(2) - T))
         dropout = self.dropout if self.training else 0.0
         heads = F.scaled_dot_product_attention(q, k, v, past, dropout, is_causal=past is None)  # (B, H, T, D)
         return self.projection(heads.transpose(1, 2).reshape(B, T, C))
@@ -69,14 +74,16 @@ class MultiHeadAttention(nn.Module):
         return Cache()
 
 
-cached = partial(GPT, attention=MultiHeadAttention)                   # the GPT of fast_gpt, with this attention in its blocks
+cached = partial(GPT, attention=MultiHeadAttention)  # the GPT of fast_gpt, with this attention in its blocks
 
 
 def greedy(model, ids, length, cache):
-    """The `length` likeliest tokens after `ids` (B, T), one after the other, with a cache or (None) without. -> (B, T + length)"""
+    """The `length` likeliest tokens after `ids` (B, T), one after the other, with a cache or (None) without.
+    -> (B, T + length)
+    """
     new = ids                                                          # at first, all of the text is new
     for _ in range(length):
-        logits = model(ids) if cache is None else model(new, cache)    # the cache knows how many came before, and so where `new` stands
+        logits = model(ids) if cache is None else model(new, cache)    # the cache knows where `new` stands
         new = logits[:, -1:].argmax(dim=-1)                            # (B, 1)
         ids = torch.cat([ids, new], dim=1)
     return ids
@@ -84,7 +91,9 @@ def greedy(model, ids, length, cache):
 
 @torch.no_grad()
 def measure(folder, quick):
-    """Time of one more token, and what is kept, against the length of the text; and a whole text with the cache and without."""
+    """Time of one more token, and what is kept, against the length of the text; and a whole text with the
+    cache and without.
+    """
     from common.report import overviews
 
     s = Settings(n_layer=6, n_head=8, n_embd=256, block_size=512)
@@ -93,7 +102,7 @@ def measure(folder, quick):
     for length in (16, 32, 64, 128, 256, 512):
         cache, laps = model.new_cache(), []
         model(ids[:, : length - 1], cache)
-        for _ in range(5 if quick else 25):                            # both in turns, so that both meet the same machine
+        for _ in range(5 if quick else 25):  # both in turns, so that both meet the same machine
             start = time.perf_counter()
             model(ids[:, length - 1 : length], cache)
             middle = time.perf_counter()

@@ -2,9 +2,11 @@
 
 Previous : 07_tokenizer_gqa/bpe.py
 Changes  : TiedHead, UntiedHead, overview
-Idea     : the head reads the table of embeddings backwards, logits = x E^T, instead of having a matrix of its own
+Idea     : the head reads the table of embeddings backwards, logits = x E^T, instead of having a matrix of its
+own
 Source   : Press and Wolf 2017, arXiv:1608.05859
-Expect   : no measurable difference for 65 characters; for thousands of tokens the tied head is better, with half of the table's parameters
+Expect   : no measurable difference for 65 characters; for thousands of tokens the tied head is better, with
+half of the table's parameters
 """
 
 from functools import partial
@@ -35,13 +37,14 @@ def overview(results, folder):
     """Draw test bits per character against the size of the vocabulary, with either head."""
     from common.report import overviews
 
-    found = [(r.row["arm"].split("-")[0], r.row["vocab_size"], r.row["test_bpc"], "", r.row["arm"], r.row["seed"], r.row["test_bpc"])
+    found = [(r.row["arm"].split("-")[0], r.row["vocab_size"], r.row["test_bpc"], "", r.row["arm"],
+              r.row["seed"], r.row["test_bpc"])
              for r in results if not r.row["diverged"]]
     labels = ("entries of the vocabulary", "test, bits per character")
     return found and [overviews.points(found, labels, "One table or two?", folder / "bits")]
 
 
-WINDOWS = {"char": 32, "bpe-512": 16, "bpe-1024": 13, "bpe-4096": 10}  # as in bpe: 2048 characters in each step
+WINDOWS = {"char": 32, "bpe-512": 16, "bpe-1024": 13, "bpe-4096": 10}  # as in bpe: 2048 characters a step
 
 heads = {"tied": TiedHead, "untied": UntiedHead}
 arms = {f"{kind}-{name}": Arm(partial(GPT, head=head), tokenizer=name, batch_size=windows)

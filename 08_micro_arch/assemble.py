@@ -2,8 +2,8 @@
 
 Previous : 08_micro_arch/moe.py
 Changes  : assemble, describe
-Idea     : every part of this stage has a socket and a name, so a file of ten lines says which GPT is meant, and
-           any sensible combination works
+Idea     : every part of this stage has a socket and a name, so a file of ten lines says which GPT is meant,
+           and any sensible combination works
 Teaches  : common.model.PARTS
 Source   : the parts as in their scripts; together: Radford et al. 2019 (GPT-2), Touvron et al. 2023,
            arXiv:2302.13971 (Llama: RMSNorm, SwiGLU, RoPE), Jiang et al. 2024, arXiv:2401.04088 (Mixtral)
@@ -28,8 +28,8 @@ def assemble(s: PartSettings, vocab_size: int):
     if s.qk_norm:
         parts["attention"] = partial(parts["attention"], qk_norm=RMSNorm)
     if s.attention == "linear" and s.position in ("rope", "alibi"):
-        raise ValueError(f"attention 'linear' does not go with position {s.position!r}: it has no scores to act "
-                         "on; use position learned, sinusoidal or none, or another attention")
+        raise ValueError(f"attention 'linear' does not go with position {s.position!r}: it has no scores to "
+                         "act on; use position learned, sinusoidal or none, or another attention")
     return GPT(s, vocab_size, **parts)
 
 

@@ -1,4 +1,6 @@
-"""The command line of a script: parsing (flags, a preset, a YAML file), and refusing what cannot be meant before anything begins."""
+"""The command line of a script: parsing (flags, a preset, a YAML file), and refusing what cannot be meant
+before anything begins.
+"""
 
 import contextlib
 import dataclasses
@@ -20,9 +22,14 @@ if TYPE_CHECKING:
 
 
 def parse(
-    defaults: Settings, description: str, arguments: list[str] | None = None, presets: dict | None = None, quick: dict | None = None
+    defaults: Settings,
+    description: str,
+    arguments: list[str] | None = None,
+    presets: dict | None = None,
+    quick: dict | None = None,
 ) -> tuple[Settings, Options]:
-    """Settings and options from the command line. Raises UserError, one line, for what cannot be parsed or cannot be meant.
+    """Settings and options from the command line. Raises UserError, one line, for what cannot be parsed or
+    cannot be meant.
 
     presets: {name: {setting: value}}, what --preset chooses from. quick: {setting: value} that --quick sets.
     """
@@ -30,13 +37,22 @@ def parse(
     if isinstance(defaults, PartSettings):
         arguments = config_file.without_sections(arguments, defaults)
     choosing = ("--preset", "--config")
-    given = [part for a in arguments for part in (a.split("=", 1) if a.startswith(tuple(f"{c}=" for c in choosing)) else [a])]
-    preset, config = (next((value for name, value in zip(given, given[1:], strict=False) if name == c), None) for c in choosing)
+    given = [
+        part
+        for a in arguments
+        for part in (a.split("=", 1) if a.startswith(tuple(f"{c}=" for c in choosing)) else [a])
+    ]
+    preset, config = (
+        next((value for name, value in zip(given, given[1:], strict=False) if name == c), None)
+        for c in choosing
+    )
     if preset is not None and preset not in (presets or {}):
         known = f"it has {', '.join(presets)}" if presets else "this script has none"
         raise UserError(f"--preset {preset!r} is not known{nearest(preset, presets or {})}; {known}")
     if config is not None and not isinstance(defaults, PartSettings):
-        raise UserError(f"--config {config} does nothing here; only 08_micro_arch/assemble.py makes a model of a file")
+        raise UserError(
+            f"--config {config} does nothing here; only 08_micro_arch/assemble.py makes a model of a file"
+        )
     changed = config_file.read(config, defaults) if config is not None else {}
     changed |= (presets[preset] if preset else {}) | (quick or {} if "--quick" in given else {})
     s, options = _parse_once(dataclasses.replace(defaults, **changed), description, arguments)
@@ -46,16 +62,22 @@ def parse(
     return s, options
 
 
-def _parse_once(defaults: Settings, description: str, arguments: list[str] | None) -> tuple[Settings, Options]:
+def _parse_once(
+    defaults: Settings, description: str, arguments: list[str] | None
+) -> tuple[Settings, Options]:
     parser = dataclasses.make_dataclass(
-        "Command", [("settings", type(defaults), defaults), ("run", tyro.conf.FlagCreatePairsOff[Options], Options())]
+        "Command",
+        [("settings", type(defaults), defaults), ("run", tyro.conf.FlagCreatePairsOff[Options], Options())],
     )
     command = parse_as(parser, arguments, description)
     return command.settings, command.run
 
 
 def parse_as(parser: type, arguments: list[str] | None, description: str | None = None):
-    """An instance of a dataclass from the command line. Raises UserError, one line, for what cannot be parsed."""
+    """An instance of a dataclass from the command line.
+
+    Raises UserError, one line, for what cannot be parsed.
+    """
     _refuse_repeated(sys.argv[1:] if arguments is None else arguments)
     message = io.StringIO()
     try:
@@ -70,7 +92,11 @@ def parse_as(parser: type, arguments: list[str] | None, description: str | None 
 
 def _refuse_repeated(arguments: list[str]) -> None:
     """Raise UserError for a flag that is given twice: only the last would count, without a word."""
-    given = [a.partition("=")[0].replace("_", "-").replace("--no-", "--") for a in arguments if a.startswith("--") and len(a) > 2]
+    given = [
+        a.partition("=")[0].replace("_", "-").replace("--no-", "--")
+        for a in arguments
+        if a.startswith("--") and len(a) > 2
+    ]
     twice = next((name for number, name in enumerate(given) if name in given[:number]), None)
     if twice:
         raise UserError(f"{twice} is given twice; give it once, with all its values")
@@ -82,7 +108,9 @@ def _one_line(box: str, arguments: list[str]) -> str:
     inside = [line for line in lines if line and line[0] not in "╭╰"]
     rule = next((i for i, line in enumerate(inside) if line.startswith("─")), len(inside))
     sentence = " ".join(inside[:rule])
-    known = [flag(f.name) for kind in (NamesSettings, PartSettings, Options) for f in dataclasses.fields(kind)]
+    known = [
+        flag(f.name) for kind in (NamesSettings, PartSettings, Options) for f in dataclasses.fields(kind)
+    ]
     wrong = next((a for a in arguments if a.startswith("--") and a in sentence), "")
     return f"{sentence}{nearest(wrong, known) if 'Unrecognized' in sentence else ''} (--help lists all flags)"
 
@@ -98,11 +126,17 @@ def _validate(s: Settings, options: Options) -> None:
     if s.warm_up < 0:
         raise UserError(f"--warm-up {s.warm_up} makes no sense; it must be at least 0")
     if s.warm_up >= s.steps and s.warm_up:
-        raise UserError(f"--warm-up {s.warm_up} leaves no step at the full rate; it must be below --steps {s.steps}")
+        raise UserError(
+            f"--warm-up {s.warm_up} leaves no step at the full rate; it must be below --steps {s.steps}"
+        )
     if s.cosine and s.seconds:
-        raise UserError("--cosine has to know its last step, which --seconds does not; use --steps, or leave --cosine out")
+        raise UserError(
+            "--cosine has to know its last step, which --seconds does not; use --steps, or leave --cosine out"
+        )
     if s.n_kv_head < 0:
-        raise UserError(f"--n-kv-head {s.n_kv_head} makes no sense; it must be at least 0 (0: as many as --n-head)")
+        raise UserError(
+            f"--n-kv-head {s.n_kv_head} makes no sense; it must be at least 0 (0: as many as --n-head)"
+        )
     if s.min_lr and not s.cosine:
         raise UserError(f"--min-lr {s.min_lr} does nothing without --cosine; add it, or leave --min-lr out")
     if not 0 <= s.min_lr <= s.lr:
@@ -118,7 +152,9 @@ def _validate(s: Settings, options: Options) -> None:
         if not 0 <= seed < 2**32:
             raise UserError(f"--seeds {seed} makes no sense; a seed is a whole number from 0 to 4294967295")
     if len(set(options.seeds)) < len(options.seeds):
-        raise UserError(f"--seeds {' '.join(map(str, options.seeds))} names a seed twice; each seed gives one run")
+        raise UserError(
+            f"--seeds {' '.join(map(str, options.seeds))} names a seed twice; each seed gives one run"
+        )
 
 
 def flag(name: str) -> str:
@@ -128,67 +164,103 @@ def flag(name: str) -> str:
 
 def flags(defaults: Settings, s: Settings) -> str:
     """The command-line flags that make `s` of `defaults`."""
-    changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(defaults, f.name)}
-    return " ".join(flag(k if v else f"no-{k}") if isinstance(v, bool) else f"{flag(k)} {shlex.quote(str(v))}" for k, v in changed.items())
+    changed = {
+        f.name: getattr(s, f.name)
+        for f in dataclasses.fields(s)
+        if getattr(s, f.name) != getattr(defaults, f.name)
+    }
+    return " ".join(
+        flag(k if v else f"no-{k}") if isinstance(v, bool) else f"{flag(k)} {shlex.quote(str(v))}"
+        for k, v in changed.items()
+    )
 
 
-# ---- what a script refuses before it begins --------------------------------------------------------------------------
+# ---- what a script refuses before it begins ------------------------------------------------------
 
 
 def chosen_arms(plan: "Plan", options: Options, usual: list[str]) -> list[str]:
     for arm in options.arms:
         if arm not in plan.arms:
-            raise UserError(f"arm {arm!r} is not known{nearest(arm, plan.arms)}; the arms of {plan.experiment}: {', '.join(plan.arms)}")
+            raise UserError(
+                f"arm {arm!r} is not known{nearest(arm, plan.arms)}; the arms of {plan.experiment}: "
+                f"{', '.join(plan.arms)}"
+            )
     return [arm for arm in plan.arms if arm in (options.arms or usual)]
 
 
 def device(plan: "Plan", name: str) -> str:
     if not any(plan.trains(arm) for arm in plan.arms):
         if name not in ("auto", "cpu"):
-            raise UserError(f"--device {name} does nothing in {plan.experiment}: counting is done on the CPU; leave it out")
+            raise UserError(
+                f"--device {name} does nothing in {plan.experiment}: counting is done on the CPU; leave "
+                "it out"
+            )
         return "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return next(d for d in ("cuda", "mps", "cpu") if available[d])
     if not available[name]:
         raise UserError(
-            f"--device {name} is not available on this machine; use {' or '.join(d for d, there in available.items() if there)}"
+            f"--device {name} is not available on this machine; use "
+            f"{' or '.join(d for d, there in available.items() if there)}"
         )
     return name
 
 
 def check_settings(plan: "Plan", arm: str, s: Settings) -> None:
-    """Refuse sizes that do not fit together, and settings that the model of this script would silently ignore."""
+    """Refuse sizes that do not fit together, and settings that the model of this script would silently
+    ignore.
+    """
     own = plan.own(arm, s)
     if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and own.n_embd % own.n_head:
-        raise UserError(f"--n-embd {own.n_embd} is not divisible by --n-head {own.n_head}; each head takes an equal share of the width")
+        raise UserError(
+            f"--n-embd {own.n_embd} is not divisible by --n-head {own.n_head}; each head takes an equal "
+            "share of the width"
+        )
     kv_heads = own.n_kv_head if "n_kv_head" in plan.reads(arm, plan.defaults) else 0
     if kv_heads and own.n_head % kv_heads:
-        raise UserError(f"--n-head {own.n_head} is not divisible by {kv_heads} heads of keys and values; each is shared by equally many")
+        raise UserError(
+            f"--n-head {own.n_head} is not divisible by {kv_heads} heads of keys and values; each is "
+            "shared by equally many"
+        )
     try:
         plan.reads(arm, s)
     except ValueError as error:  # so a part says that it cannot be built with such settings
         raise UserError(str(error)) from None
     if s.init_from and s.tokenizer != plan.defaults.tokenizer:
-        raise UserError("--tokenizer does nothing with --init-from, which brings the tokenizer of that run; leave one of them out")
+        raise UserError(
+            "--tokenizer does nothing with --init-from, which brings the tokenizer of that run; leave one "
+            "of them out"
+        )
     given = {
-        argument.partition("=")[0].strip("-").split(".")[-1].replace("-", "_") for argument in sys.argv[1:] if argument.startswith("--")
+        argument.partition("=")[0].strip("-").split(".")[-1].replace("-", "_")
+        for argument in sys.argv[1:]
+        if argument.startswith("--")
     }
     if own.seconds and "steps" in given:
-        raise UserError(f"--steps does nothing in {plan.experiment}:{arm}, which trains for {own.seconds:g} seconds; leave it out")
+        raise UserError(
+            f"--steps does nothing in {plan.experiment}:{arm}, which trains for {own.seconds:g} seconds; "
+            "leave it out"
+        )
     for name in getattr(plan.arms[arm], "settings", {}):
         if name in given:
-            raise UserError(f"{flag(name)} does nothing in {plan.experiment}: each of its arms has its own; choose with --arms")
+            raise UserError(
+                f"{flag(name)} does nothing in {plan.experiment}: each of its arms has its own; choose "
+                "with --arms"
+            )
     for name in sorted(plan.ignores(arm, s) & vars(s).keys()):
         if getattr(s, name) != getattr(plan.defaults, name):
-            raise UserError(f"{flag(name)} does nothing in {plan.experiment}: it has no use for it; leave it out")
+            raise UserError(
+                f"{flag(name)} does nothing in {plan.experiment}: it has no use for it; leave it out"
+            )
 
 
 def check_clone(script: Path, root: Path) -> None:
-    """Raise UserError for a script of another copy of the course than the one that `common` is imported from."""
+    """Raise UserError for a script of another copy of the course than that of `common`."""
     own = script.parents[1]
     if own != root and (own / "common" / "run.py").is_file():
         raise UserError(
-            f"{script} belongs to the course in {own}, but `common` is imported from {root}, where its results would go; "
+            f"{script} belongs to the course in {own}, but `common` is imported from {root}, where its "
+            "results would go; "
             f"run `pip install -e {own}` first"
         )

@@ -8,7 +8,8 @@
     training:
       lr: 1e-3
 
-What a file leaves out is as the script has it. On the command line `--model.n-layer 8` changes what the file says.
+What a file leaves out is as the script has it. On the command line `--model.n-layer 8` changes what the file
+says.
 """
 
 import dataclasses
@@ -23,7 +24,8 @@ from common.paths import ROOT
 from common.settings import Settings
 
 DATA = ("corpus", "tokenizer")
-TRAINING = ("steps", "seconds", "batch_size", "lr", "warm_up", "cosine", "min_lr", "beta2", "weight_decay", "decay_matrices", "clip",
+TRAINING = ("steps", "seconds", "batch_size", "lr", "warm_up", "cosine", "min_lr", "beta2", "weight_decay",
+            "decay_matrices", "clip",
             "dtype", "init_from")  # fmt: skip
 SECTIONS = ("model", "data", "training")
 
@@ -34,7 +36,10 @@ def section_of(name: str) -> str:
 
 
 def without_sections(arguments: list[str], defaults: Settings) -> list[str]:
-    """`--model.n-layer 6` as `--n-layer 6`. Raises UserError for a section that is not known, or not that of the setting."""
+    """`--model.n-layer 6` as `--n-layer 6`.
+
+    Raises UserError for a section that is not known, or not that of the setting.
+    """
     known, found = {f.name for f in dataclasses.fields(defaults)}, []
     for argument in arguments:
         flag, equals, value = argument.partition("=")
@@ -42,27 +47,41 @@ def without_sections(arguments: list[str], defaults: Settings) -> list[str]:
         if flag.startswith("--") and dot:
             name = rest.removeprefix("no-").replace("-", "_")
             if section not in SECTIONS:
-                raise UserError(f"section {section!r} of {flag} is not known{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}")
+                raise UserError(
+                    f"section {section!r} of {flag} is not known{nearest(section, SECTIONS)}; there are "
+                    f"{', '.join(SECTIONS)}"
+                )
             if name in known and section_of(name) != section:
-                raise UserError(f"{flag}: {name} stands in section {section_of(name)}; write --{section_of(name)}.{rest}")
+                raise UserError(
+                    f"{flag}: {name} stands in section {section_of(name)}; write --{section_of(name)}.{rest}"
+                )
             argument = f"--{rest}{equals}{value}"
         found.append(argument)
     return found
 
 
 def read(path: str, defaults: Settings) -> dict:
-    """{setting: value} of a file. Raises UserError, one line, for a file that is not there, is no YAML, or cannot be meant.
+    """{setting: value} of a file. Raises UserError, one line, for a file that is not there, is no YAML, or
+    cannot be meant.
 
     A path that does not begin here is looked for in the project.
     """
     document = _load(path)
     if not isinstance(document, dict):
-        raise UserError(f"{path} is no mapping of sections; it begins with a line `model:`, `data:` or `training:`")
+        raise UserError(
+            f"{path} is no mapping of sections; it begins with a line `model:`, `data:` or `training:`"
+        )
     kinds, found = typing.get_type_hints(type(defaults)), {}
     for section, values in document.items():
         if section not in SECTIONS:
-            hint = f"; it belongs in section {section_of(section)}" if section in kinds else nearest(str(section), SECTIONS)
-            raise UserError(f"{path}: section {section!r} is not known{hint}; there are {', '.join(SECTIONS)}")
+            hint = (
+                f"; it belongs in section {section_of(section)}"
+                if section in kinds
+                else nearest(str(section), SECTIONS)
+            )
+            raise UserError(
+                f"{path}: section {section!r} is not known{hint}; there are {', '.join(SECTIONS)}"
+            )
         if values is None:
             continue
         if not isinstance(values, dict):
@@ -70,8 +89,14 @@ def read(path: str, defaults: Settings) -> dict:
         for name, value in values.items():
             own = [known for known in kinds if section_of(known) == section]
             if name not in own:
-                elsewhere = f"; it belongs in section {section_of(name)}" if name in kinds else nearest(str(name), own)
-                raise UserError(f"{path}: {section} has no setting {name!r}{elsewhere}; it has {', '.join(own)}")
+                elsewhere = (
+                    f"; it belongs in section {section_of(name)}"
+                    if name in kinds
+                    else nearest(str(name), own)
+                )
+                raise UserError(
+                    f"{path}: {section} has no setting {name!r}{elsewhere}; it has {', '.join(own)}"
+                )
             found[name] = _value(f"{path}: {section}.{name}", kinds[name], value)
     return found
 
@@ -105,7 +130,9 @@ class _Strict(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for number, key in enumerate(keys):
             if key in keys[:number]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} stands twice; keep one", node.value[number][0].start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key} stands twice; keep one", node.value[number][0].start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -118,7 +145,9 @@ def _value(where: str, kind, value):
         kind = next(choice for choice in choices if choice is not type(None))
     if typing.get_origin(kind) is typing.Literal:
         if value not in choices:
-            raise UserError(f"{where} is {value!r}{nearest(str(value), choices)}; it must be {' or '.join(choices)}")
+            raise UserError(
+                f"{where} is {value!r}{nearest(str(value), choices)}; it must be {' or '.join(choices)}"
+            )
         return value
     if kind is float and isinstance(value, str):  # YAML takes 1e-3 for a word
         try:
@@ -130,5 +159,9 @@ def _value(where: str, kind, value):
     if type(value) is kind:
         return value
     asked = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}[kind]
-    hint = "; YAML reads no, off, yes and on as true or false: put a name in quotes" if kind is str and isinstance(value, bool) else ""
+    hint = (
+        "; YAML reads no, off, yes and on as true or false: put a name in quotes"
+        if kind is str and isinstance(value, bool)
+        else ""
+    )
     raise UserError(f"{where} is {'empty' if value is None else repr(value)}; it must be {asked}{hint}")

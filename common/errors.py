@@ -18,7 +18,9 @@ def nearest(value: str, known: Iterable[str]) -> str:
 
 
 def command(main: Callable) -> Callable:
-    """Turn a UserError inside `main` into one line on stderr and exit code 2; Ctrl-C into exit code 130; a closed pipe into silence."""
+    """Turn a UserError inside `main` into one line on stderr and exit code 2; Ctrl-C into exit code 130; a
+    closed pipe into silence.
+    """
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):

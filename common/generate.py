@@ -5,7 +5,8 @@ From the command line:
     python -m common.generate RUN --prompt "KING"     what follows the prompt (or each of several)
     python -m common.generate RUN                     a conversation: each line that is typed is gone on from
 
-RUN is the folder of a run, or the name of a script: its run at default settings with seed 1; or a folder of published GPT-2 weights.
+RUN is the folder of a run, or the name of a script: its run at default settings with seed 1; or a folder of
+published GPT-2 weights.
 """
 
 import dataclasses
@@ -29,7 +30,8 @@ class Arguments:
     """Let a trained run write. Without --prompt, each line that is typed is gone on from."""
 
     run: tyro.conf.Positional[str] = ""
-    """A run folder, or an experiment (`multi_head`): its run at default settings with seed 1; or a folder of GPT-2 weights."""
+    """A run folder, or an experiment (`multi_head`): its run at default settings with seed 1; or a folder of
+    GPT-2 weights."""
     prompt: tuple[str, ...] | None = None
     """Text to go on from; several are gone on from together."""
     length: int = 300
@@ -47,7 +49,9 @@ HELP = f"quit ends, clear forgets what was written, /temperature 0.8 sets (so do
 
 
 def banner(run: Run | Published) -> str:
-    """What this is: script, parameters, vocabulary, layers, corpus, how far it was trained, and what it scored."""
+    """What this is: script, parameters, vocabulary, layers, corpus, how far it was trained, and what it
+    scored.
+    """
     if isinstance(run, Published):
         return run.banner()
     state, s = run.state, run.settings
@@ -64,11 +68,15 @@ def banner(run: Run | Published) -> str:
 
 
 def score_of(state: dict) -> list[str]:
-    """What this checkpoint itself scored: on the test text if it is of a finished run, else at the last point of its learning curve."""
+    """What this checkpoint itself scored: on the test text if it is of a finished run, else at the last point
+    of its learning curve.
+    """
     if "scores" in state and progress(state).endswith("steps"):
         return [f"test {state['scores']['test']['bpc']:.3f} bits per character"]
     if state["curve"]:
-        return [f"validation {state['curve'][-1][3]:.3f} bits per character at step {state['curve'][-1][0]:,}"]
+        return [
+            f"validation {state['curve'][-1][3]:.3f} bits per character at step {state['curve'][-1][0]:,}"
+        ]
     return ["not measured"]
 
 
@@ -76,7 +84,9 @@ def write(run: Run | Published, prompt: str, a: Arguments) -> str:
     """Print what follows `prompt` as it comes. Returns it."""
     parts = []
     how = dataclasses.asdict(a.how)
-    for part in stream(run.model, run.tokenizer, run.settings.block_size, prompt, a.length, a.seed, run.device, a.stop, **how):
+    for part in stream(
+        run.model, run.tokenizer, run.settings.block_size, prompt, a.length, a.seed, run.device, a.stop, **how
+    ):
         print(part, end="", flush=True)
         parts.append(part)
     print()
@@ -84,7 +94,10 @@ def write(run: Run | Published, prompt: str, a: Arguments) -> str:
 
 
 def change(line: str, a: Arguments) -> Arguments:
-    """The arguments after a line as `/temperature 0.8`. Raises UserError for what cannot be set, or not so."""
+    """The arguments after a line as `/temperature 0.8`.
+
+    Raises UserError for what cannot be set, or not so.
+    """
     name, _, value = line.removeprefix("/").partition(" ")
     name = name.replace("-", "_")
     if name.replace("_", "-") not in COMMANDS:
@@ -94,7 +107,9 @@ def change(line: str, a: Arguments) -> Arguments:
     except ValueError:
         raise UserError(f"/{name.replace('_', '-')} takes a number, not {value.strip()!r}") from None
     changed = (
-        dataclasses.replace(a, **{name: value}) if name in OWN else dataclasses.replace(a, how=dataclasses.replace(a.how, **{name: value}))
+        dataclasses.replace(a, **{name: value})
+        if name in OWN
+        else dataclasses.replace(a, how=dataclasses.replace(a.how, **{name: value}))
     )
     check(changed)
     return changed
@@ -112,7 +127,9 @@ def check(a: Arguments) -> None:
 
 
 def converse(run: Run | Published, a: Arguments) -> None:
-    """Go on from each line that is typed, and from all that was written before, until `quit` or the end of the input."""
+    """Go on from each line that is typed, and from all that was written before, until `quit` or the end of
+    the input.
+    """
     text = ""
     print(HELP, file=sys.stderr)
     while True:
@@ -128,7 +145,11 @@ def converse(run: Run | Published, a: Arguments) -> None:
             elif line.startswith("/"):
                 a = change(line, a)
             else:
-                longer = f"{text}\n{line}" if text else line or (start_of(run.data()) if isinstance(run, Run) else "\n")
+                longer = (
+                    f"{text}\n{line}"
+                    if text
+                    else line or (start_of(run.data()) if isinstance(run, Run) else "\n")
+                )
                 run.tokenizer.encode(longer)
                 text = longer + write(run, longer, a)
         except UserError as error:  # a slip of the pen does not end the conversation
@@ -139,7 +160,10 @@ def converse(run: Run | Published, a: Arguments) -> None:
 def main() -> None:
     a = parse_as(Arguments, sys.argv[1:])
     if not a.run:
-        raise UserError("name a run folder or an experiment: python -m common.generate multi_head --prompt KING (--help lists all flags)")
+        raise UserError(
+            "name a run folder or an experiment: python -m common.generate multi_head --prompt KING "
+            "(--help lists all flags)"
+        )
     check(a)
     run = load_gpt2(Path(a.run)) if is_published(a.run) else load_run(locate(a.run))
     print(banner(run), file=sys.stderr)
@@ -147,7 +171,9 @@ def main() -> None:
         run.tokenizer.encode(prompt)
     if isinstance(run, Run) and "/names_" in run.plan.experiment:
         if a.stop or a.length != Arguments.length:
-            raise UserError("--stop and --length do nothing for names, which end where they end; leave them out")
+            raise UserError(
+                "--stop and --length do nothing for names, which end where they end; leave them out"
+            )
         for prompt in a.prompt or ("",):
             print(run.sample(prompt, seed=a.seed, **dataclasses.asdict(a.how)))
     elif a.prompt is None:
@@ -157,7 +183,11 @@ def main() -> None:
         write(run, a.prompt[0], a)
     else:
         own = (run.model, run.tokenizer, run.settings.block_size)
-        print("\n\n".join(texts(*own, a.prompt, a.length, a.seed, run.device, a.stop, **dataclasses.asdict(a.how))))
+        print(
+            "\n\n".join(
+                texts(*own, a.prompt, a.length, a.seed, run.device, a.stop, **dataclasses.asdict(a.how))
+            )
+        )
 
 
 if __name__ == "__main__":

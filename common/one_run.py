@@ -42,9 +42,11 @@ class Cell:
     def state(self) -> dict:
         """What a checkpoint says of its run from the beginning."""
         return {
-            "experiment": self.plan.experiment, "arm": self.arm, "seed": self.seed, "settings": dataclasses.asdict(self.settings),
+            "experiment": self.plan.experiment, "arm": self.arm, "seed": self.seed,
+            "settings": dataclasses.asdict(self.settings),
             "tokenizer": self.data.tokenizer.state(), "corpus": self.data.corpus.name,
-            "config_hash": self.plan.config(self.arm, self.settings, self.data.corpus.family), "code_hash": self.plan.code(self.arm),
+            "config_hash": self.plan.config(self.arm, self.settings, self.data.corpus.family),
+            "code_hash": self.plan.code(self.arm),
         }  # fmt: skip
 
     @property
@@ -54,17 +56,27 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        return run_folder.run_folder(*(self.state[key] for key in ("experiment", "arm", "seed", "config_hash", "code_hash")))
+        return run_folder.run_folder(
+            *(self.state[key] for key in ("experiment", "arm", "seed", "config_hash", "code_hash"))
+        )
 
 
 def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, nn.Module | None]:
-    """Train one arm with one seed, measure it, and append its row. Returns the result, and the model (None if it diverged)."""
+    """Train one arm with one seed, measure it, and append its row.
+
+    Returns the result, and the model (None if it diverged).
+    """
     plan, s, data, path = cell.plan, cell.settings, cell.data, cell.folder / checkpoint.NAME
     reading, resume, further = Reading(s), options.resume, {}
-    model = lessons.build_model(plan.arms[cell.arm], reading, data.tokenizer.vocab_size, cell.seed, data.device)
+    model = lessons.build_model(
+        plan.arms[cell.arm], reading, data.tokenizer.vocab_size, cell.seed, data.device
+    )
     if resume and not path.exists():
         others = run_folder.others(plan, cell.arm, cell.seed, s)
-        print(f"no checkpoint with these settings and this code to go on from{others}; begins at step 0", flush=True)
+        print(
+            f"no checkpoint with these settings and this code to go on from{others}; begins at step 0",
+            flush=True,
+        )
     if resume and plan.overview:
         result, resume = _finished(cell, options.log)
         if result:
@@ -73,9 +85,18 @@ def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, n
         _start_from(initial(s, cell.seed), model)
     if plan.describe and cell.seed == options.seeds[0]:
         print(plan.describe(model, s), flush=True)
-    chosen = threads.settle(cell.name, model, data, s.steps, options.threads, path if options.resume else None)
+    chosen = threads.settle(
+        cell.name, model, data, s.steps, options.threads, path if options.resume else None
+    )
     presence.begin()
-    recorder = Recorder(cell.folder, data, s, cell.state | {"threads": chosen}, f"{cell.number}{cell.name} seed {cell.seed}", plan.probe)
+    recorder = Recorder(
+        cell.folder,
+        data,
+        s,
+        cell.state | {"threads": chosen},
+        f"{cell.number}{cell.name} seed {cell.seed}",
+        plan.probe,
+    )
     if resume:
         recorder.go_on_from(cell.codes)
     with recorder.held():
@@ -87,12 +108,17 @@ def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, n
             further = plan.scores(model, data, s) if plan.scores else {}
             recorder.keep_scores(scores, further)
         except Diverged as why:
-            print(f"{cell.name} seed {cell.seed} diverged ({why}); the row says so, the last good checkpoint is kept")
+            print(
+                f"{cell.name} seed {cell.seed} diverged ({why}); the row says so, the last good checkpoint "
+                "is kept"
+            )
             scores = None
         alone = presence.alone()
     if recorder.stop:
         raise Stopped
-    row = make_row(plan, cell.arm, cell.seed, s, data, reading.names, model, recorder, scores) | {"alone": alone}
+    row = make_row(plan, cell.arm, cell.seed, s, data, reading.names, model, recorder, scores) | {
+        "alone": alone
+    }
     if options.log:
         _log(plan, row, further, options.resume)
     return Result.of(row, recorder.state), model if scores else None
@@ -108,7 +134,9 @@ def _log(plan: Plan, row: dict, further: dict[str, float], resumed: bool) -> Non
 
 
 def _finished(cell: Cell, log: bool) -> tuple[Result | None, bool]:
-    """The result of a cell that is finished; for one that is not, whether its checkpoint can be gone on from or is outdated."""
+    """The result of a cell that is finished; for one that is not, whether its checkpoint can be gone on from
+    or is outdated.
+    """
     path, s = cell.folder / checkpoint.NAME, cell.settings
     saved = checkpoint.read_state(path) if path.exists() else {}
     same = all(saved.get(key) == cell.state[key] for key in ("config_hash", "corpus", "seed"))
@@ -122,19 +150,29 @@ def _finished(cell: Cell, log: bool) -> tuple[Result | None, bool]:
     return Result.of(row, saved), True
 
 
-# ---- starting from the weights of another run ------------------------------------------------------------------------
+# ---- starting from the weights of another run ----------------------------------------------------
 
 
 def initial(s: Settings, seed: int) -> Path:
-    """The checkpoint that `init_from` names: a run folder, or the finished run of an experiment with the same seed."""
+    """The checkpoint that `init_from` names: a run folder, or the finished run of an experiment with the same
+    seed.
+    """
     if (Path(s.init_from) / checkpoint.NAME).exists():
         return Path(s.init_from) / checkpoint.NAME
     reference = lessons.refer(s.init_from)
-    path = run_folder.find_run(lessons.course_plan(reference.experiment), reference.arm, seed, reference.settings()) / checkpoint.NAME
+    path = (
+        run_folder.find_run(
+            lessons.course_plan(reference.experiment), reference.arm, seed, reference.settings()
+        )
+        / checkpoint.NAME
+    )
     state = checkpoint.read_state(path)
-    if state["code_hash"] not in receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code):
+    if state["code_hash"] not in receipts.codes(
+        reference.experiment, reference.arm, reference.config(), reference.code
+    ):
         raise UserError(
-            f"--init-from {s.init_from}: {path.parent} was trained by another version of {reference.experiment}.py; train again"
+            f"--init-from {s.init_from}: {path.parent} was trained by another version of "
+            f"{reference.experiment}.py; train again"
         )
     if not finished(state, state["settings"]["steps"], state["settings"]["seconds"]):
         raise UserError(

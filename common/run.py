@@ -1,4 +1,7 @@
-"""`run()`: the one call at the end of a script. Command line -> seeds x arms -> train -> measure -> results."""
+"""`run()`: the one call at the end of a script.
+
+Command line -> seeds x arms -> train -> measure -> results.
+"""
 
 import gc
 import shlex
@@ -31,17 +34,26 @@ from common.training.recorder import Stopped
 
 
 def run(lesson: Lesson) -> None:
-    """Do what the command line asks for with the lesson of the script that runs, and append every result to the results file."""
+    """Do what the command line asks for with the lesson of the script that runs, and append every result to
+    the results file.
+    """
     _main(plan_of(Path(sys.modules["__main__"].__file__).resolve(), lesson))
 
 
 @command
 def _main(plan: Plan) -> None:
     command_line.check_clone(plan.script, lessons.ROOT)
-    gc.freeze()  # what was imported stays: without this, searching it for garbage takes a tenth of the time to the first step
-    idea, choice = plan.header.fields.get("Idea"), f"\n\nArms: {', '.join(plan.arms)}" if len(plan.arms) > 1 else ""
+    # what was imported stays: without this, searching it for garbage takes a tenth of the time to the first
+    # step
+    gc.freeze()
+    idea, choice = (
+        plan.header.fields.get("Idea"),
+        f"\n\nArms: {', '.join(plan.arms)}" if len(plan.arms) > 1 else "",
+    )
     changed, small = plan.small()
-    s, options = parse(plan.defaults, f"{plan.header.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed)
+    s, options = parse(
+        plan.defaults, f"{plan.header.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed
+    )
     arms = command_line.chosen_arms(plan, options, small if options.quick else plan.course_arms)
     device = command_line.device(plan, options.device)
     threads.check(options.threads)
@@ -54,7 +66,10 @@ def _main(plan: Plan) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False
     memory.keep_freed()
     if options.measure and not plan.measure:
-        raise UserError(f"--measure does nothing in {plan.experiment}: it has nothing to measure besides training; leave it out")
+        raise UserError(
+            f"--measure does nothing in {plan.experiment}: it has nothing to measure besides training; "
+            "leave it out"
+        )
     if options.generate:
         _generate(plan, arms, s, options, device)
     elif options.check:
@@ -69,7 +84,10 @@ def _main(plan: Plan) -> None:
 
 
 def _load_data(plan: Plan, s: Settings, device: str, options: Options) -> Data:
-    """The data, with the vocabulary of the run that `init_from` names. Raises UserError when it cannot say the prompt."""
+    """The data, with the vocabulary of the run that `init_from` names.
+
+    Raises UserError when it cannot say the prompt.
+    """
     tokenizer = checkpoint.tokenizer_of(initial(s, options.seeds[0])) if s.init_from else None
     data = plan.load(s, device, tokenizer)
     if options.prompt is not None:
@@ -77,10 +95,12 @@ def _load_data(plan: Plan, s: Settings, device: str, options: Options) -> Data:
     return data
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
 
 
-def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: str, presence: Presence) -> None:
+def _train(
+    plan: Plan, arms: list[str], s: Settings, options: Options, device: str, presence: Presence
+) -> None:
     """Train every arm with every seed, and show at the end what came of it."""
     most, total = torch.get_num_threads(), len(arms) * len(options.seeds)
     done: list[Result] = []
@@ -88,7 +108,12 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
     try:
         for arm in arms:
             own = plan.own(arm, s)
-            wanted = (own.corpus, own.tokenizer, own.block_size, own.batch_size)  # arms may differ in these too
+            wanted = (
+                own.corpus,
+                own.tokenizer,
+                own.block_size,
+                own.batch_size,
+            )  # arms may differ in these too
             try:
                 if loaded != wanted:
                     data, loaded = _load_data(plan, own, device, options), wanted
@@ -97,10 +122,17 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
                     raise
                 print(f"{plan.experiment}:{arm} is left out: {error}")
                 continue
-            own = replace(own, corpus=data.corpus.resolved) if data.corpus.resolved else own  # not the text that was asked for
+            own = (
+                replace(own, corpus=data.corpus.resolved) if data.corpus.resolved else own
+            )  # not the text that was asked for
             if plan.trains(arm):
                 _warn_of_a_short_text(own, data)
-                memory.check(f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment, plan.arms[arm], own, data)
+                memory.check(
+                    f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment,
+                    plan.arms[arm],
+                    own,
+                    data,
+                )
             for seed in options.seeds:
                 cell = Cell(plan, arm, seed, own, data, f"[{len(done) + 1}/{total}] " if total > 1 else "")
                 result, model = run_one(cell, options, presence)
@@ -113,7 +145,9 @@ def _train(plan: Plan, arms: list[str], s: Settings, options: Options, device: s
         raise SystemExit(130) from None
     print(summary.table(plan, [result.row for result in done], s, data.corpus.family))
     if plan.overview and options.pictures:
-        paths += _overview(plan, done, run_folder.overview_folder(plan, s, data.corpus.family, arms, options.seeds))
+        paths += _overview(
+            plan, done, run_folder.overview_folder(plan, s, data.corpus.family, arms, options.seeds)
+        )
     elif options.pictures:
         paths += summary.curves(plan, done)
     if options.measure or (plan.measure and options.log and options.pictures and s == plan.defaults):
@@ -133,14 +167,19 @@ def _show(cell: Cell, model: nn.Module, options: Options) -> list[Path]:
 
 
 def _tell_how_to_go_on(saved: bool, some_finished: bool) -> None:
-    """After Ctrl-C in a step, whose state was saved, or anywhere else: what is kept, and the command that goes on from there."""
+    """After Ctrl-C in a step, whose state was saved, or anywhere else: what is kept, and the command that
+    goes on from there.
+    """
     again = shlex.join([*(a for a in sys.argv if a != "--resume"), "--resume"])
     if saved:
         print(f"\nstopped, state saved; go on with: python {again}", file=sys.stderr)
     elif some_finished:
         print(f"\nstopped; the runs that are finished are kept; go on with: python {again}", file=sys.stderr)
     else:
-        print("\nstopped outside of training: this run saved nothing new; the same command begins again", file=sys.stderr)
+        print(
+            "\nstopped outside of training: this run saved nothing new; the same command begins again",
+            file=sys.stderr,
+        )
 
 
 MANY_TIMES = 100  # a text that is seen as often is learned by heart
@@ -151,14 +190,18 @@ def _warn_of_a_short_text(s: Settings, data: Data) -> None:
     seen = s.steps * s.batch_size * data.predicted / len(data.train)
     if seen >= MANY_TIMES and not s.seconds:
         print(
-            f"note: {data.corpus.name} has {len(data.train):,} training tokens, and {s.steps} steps see each about {seen:,.0f} times: "
+            f"note: {data.corpus.name} has {len(data.train):,} training tokens, and {s.steps} steps see "
+            f"each about {seen:,.0f} times: "
             "expect it to be learned by heart; a longer text or fewer --steps would show more",
             flush=True,
         )
 
 
 def _overview(plan: Plan, done: list[Result], folder: Path) -> list[Path]:
-    """The pictures of all runs together. What they cannot show, a fit that finds nothing for one, does not lose the rest of the output."""
+    """The pictures of all runs together.
+
+    What they cannot show, a fit that finds nothing for one, does not lose the rest of the output.
+    """
     try:
         return plan.overview(done, folder)
     except RuntimeError as error:
@@ -167,14 +210,19 @@ def _overview(plan: Plan, done: list[Result], folder: Path) -> list[Path]:
 
 
 def _measured(plan: Plan, options: Options, presence: Presence) -> list[Path]:
-    """The pictures of what a script measures besides training: once for each state of its code, or when asked to."""
+    """The pictures of what a script measures besides training: once for each state of its code, or when asked
+    to.
+    """
     folder = run_folder.measured_folder(plan)
     known = sorted(folder.glob("*.png"))
     if known and not options.measure:
         print("speed and memory were measured before (--measure does it again)")
         return known
     if presence.others() and not options.quick:
-        print("speed and memory are not measured while another run of the course is going on; afterwards: --resume --measure")
+        print(
+            "speed and memory are not measured while another run of the course is going on; afterwards: "
+            "--resume --measure"
+        )
         return []
     print("measuring speed and memory ...", flush=True)
     if options.quick:  # beside what is kept
@@ -185,7 +233,7 @@ def _measured(plan: Plan, options: Options, presence: Presence) -> list[Path]:
     return paths
 
 
-# ---- the other things a script can do --------------------------------------------------------------------------------
+# ---- the other things a script can do ------------------------------------------------------------
 
 
 def _generate(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
@@ -193,4 +241,5 @@ def _generate(plan: Plan, arms: list[str], s: Settings, options: Options, device
         for seed in options.seeds:
             folder = run_folder.find_run(plan, arm, seed, s)
             run = load_run(folder, device)
-            print(f"{folder} ({run_folder.progress(run.state)}):\n{run.sample(options.prompt or '', seed=int(time.time()))}")
+            text = run.sample(options.prompt or "", seed=int(time.time()))
+            print(f"{folder} ({run_folder.progress(run.state)}):\n{text}")

@@ -22,8 +22,26 @@ if TYPE_CHECKING:
     from common.report.summary import Result
     from common.training.recorder import Recorder
 
-FIRST = ("corpus", "steps", "batch_size", "block_size", "lr", "n_embd", "n_head", "n_layer", "dtype")  # there from the beginning
-RECIPE = ("warm_up", "cosine", "min_lr", "beta2", "weight_decay", "decay_matrices", "clip")  # how common.training goes about it
+FIRST = (
+    "corpus",
+    "steps",
+    "batch_size",
+    "block_size",
+    "lr",
+    "n_embd",
+    "n_head",
+    "n_layer",
+    "dtype",
+)  # there from the beginning
+RECIPE = (
+    "warm_up",
+    "cosine",
+    "min_lr",
+    "beta2",
+    "weight_decay",
+    "decay_matrices",
+    "clip",
+)  # how common.training goes about it
 ARCHITECTURE = (
     "n_layer",
     "n_head",
@@ -62,7 +80,8 @@ class Settings:
     dropout: float = 0.0
     """Share of the activations that is set to zero in training."""
     warm_up: int = 0
-    """Steps over which the learning rate rises to --lr (this and the next six: for stage 09, which is not there yet)."""
+    """Steps over which the learning rate rises to --lr (this and the next six: for stage 09, which is not
+    there yet)."""
     cosine: bool = False
     """After the warm-up, let the learning rate fall along a cosine to --min-lr."""
     min_lr: float = 0.0
@@ -78,7 +97,8 @@ class Settings:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic; bfloat16 is mixed precision with float32 weights."""
     tokenizer: str = "char"
-    """What the text is cut into: char, byte, bpe-SIZE (learned from the training text), gpt2, cl100k_base, or a vocabulary file."""
+    """What the text is cut into: char, byte, bpe-SIZE (learned from the training text), gpt2, cl100k_base, or
+    a vocabulary file."""
     seconds: float = 0.0
     """Train for so many seconds, however many steps that makes; 0: for --steps."""
     n_kv_head: int = 0
@@ -87,7 +107,8 @@ class Settings:
     """Start from the weights of an earlier run (experiment or run folder): fine-tuning."""
 
 
-MICRO_ARCH = Settings(  # the setting of stage 08: about 2,500 characters a step, and nothing left to the luck of a single seed
+# the setting of stage 08: about 2,500 characters a step, and nothing left to the luck of a single seed
+MICRO_ARCH = Settings(
     tokenizer="bpe-1024", batch_size=16, steps=600, warm_up=60, lr=4e-3, clip=1.0, beta2=0.99
 )
 
@@ -99,9 +120,11 @@ class ExpertSettings(Settings):
     n_expert: int = 8
     """Experts: feed-forward layers beside one another."""
     n_expert_per_token: int = 2
-    """Experts that a token goes through, each narrower by so much that all of these cost what one layer would."""
+    """Experts that a token goes through, each narrower by so much that all of these cost what one layer
+    would."""
     capacity: float | None = None
-    """Most tokens that an expert takes in training, in fair shares of a batch; what is more is dropped. None: all are taken."""
+    """Most tokens that an expert takes in training, in fair shares of a batch; what is more is dropped. None:
+    all are taken."""
     balance: float = 0.01
     """Weight of the loss that keeps the work of the experts equal."""
 
@@ -135,17 +158,21 @@ class NamesSettings(Settings):
     keep_duplicates: bool = False
     """Leave names that occur twice in the list, as published figures do; some are then in train and test."""
     drop_leaked: bool = False
-    """With --keep-duplicates: take out of the training list what is in validation or test. The test list stays the same."""
+    """With --keep-duplicates: take out of the training list what is in validation or test. The test list
+    stays the same."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run; what changes the outcome of a seed is in the settings, and these three choose settings: --preset, --config, --quick."""
+    """How to run; what changes the outcome of a seed is in the settings, and these three choose settings:
+    --preset, --config, --quick.
+    """
 
     preset: str | None = None
     """Settings that belong together, where a script has such; other flags still change single ones."""
     config: str | None = None
-    """Settings from a YAML file, where a script makes a model of one; other flags still change single ones."""
+    """Settings from a YAML file, where a script makes a model of one; other flags still change single ones.
+    """
     quick: bool = False
     """A smaller form of the script, for a first look; nothing is logged."""
 
@@ -156,7 +183,8 @@ class Options:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     threads: int | None = None
-    """CPU threads (none given: whatever is fastest, found by timing a few steps). Other numbers round differently."""
+    """CPU threads (none given: whatever is fastest, found by timing a few steps). Other numbers round
+    differently."""
     resume: bool = False
     """Go on from the last checkpoint, and skip what is finished."""
     measure: bool = False
@@ -190,11 +218,13 @@ class Arm:
 class Lesson:
     """What a script teaches, ready to be run: `run(lesson)`. The course reads it by importing the script.
 
-    B batch, T time, V vocabulary. Only the first is needed; of the others a script has those that it is about.
+    B batch, T time, V vocabulary. Only the first is needed; of the others a script has those that it is
+    about.
     """
 
     model: "Callable[[Settings, int], nn.Module] | dict[str, Callable[[Settings, int], nn.Module]]"
-    """model(settings, vocab_size): from ids (B, T) to logits (B, T, V), or (B, V) where a window has one target. Or several arms."""
+    """model(settings, vocab_size): from ids (B, T) to logits (B, T, V), or (B, V) where a window has one
+    target. Or several arms."""
     settings: Settings = Settings()
     """The settings of the course's run; an `Arm` may have some of its own."""
     load: "Callable[[Settings, str, Tokenizer | None], Data] | None" = None
@@ -202,36 +232,45 @@ class Lesson:
     train: "Callable[[nn.Module, Data, Settings, Recorder], None] | None" = None
     """train(model, data, settings, recorder) trains in place, if not as common.training does."""
     probe: "Callable[[nn.Module, Tensor, Tensor], dict[str, list[float]]] | None" = None
-    """probe(model, x, y): what to look at, by name and layer, at each point of the learning curve, always with the same batch."""
+    """probe(model, x, y): what to look at, by name and layer, at each point of the learning curve, always
+    with the same batch."""
     picture: "Callable[[nn.Module, Data, Path], list[Path]] | None" = None
     """picture(model, data, folder): pictures of one run. The paths of what was written."""
     scores: "Callable[[nn.Module, Data, Settings], dict[str, float]] | None" = None
-    """scores(model, data, settings): what the trained model scores besides the columns of the results; they go to logs/extra.csv."""
+    """scores(model, data, settings): what the trained model scores besides the columns of the results; they
+    go to logs/extra.csv."""
     overview: "Callable[[list[Result], Path], list[Path]] | None" = None
-    """overview(results, folder): pictures of all runs together, of a script whose arms make sense together only."""
+    """overview(results, folder): pictures of all runs together, of a script whose arms make sense together
+    only."""
     describe: "Callable[[nn.Module, Settings], str] | None" = None
     """describe(model, settings): what a model is made of, said before it is trained and where it writes."""
     measure: "Callable[[Path, bool], list[Path]] | None" = None
-    """measure(folder, quick): what no training shows (speed, memory), measured once. The paths of its pictures."""
+    """measure(folder, quick): what no training shows (speed, memory), measured once. The paths of its
+    pictures."""
     presets: dict[str, dict] = field(default_factory=dict)
     """{name: {setting: value}}: what --preset chooses from."""
     quick: dict = field(default_factory=dict)
     """{setting: value} of the smaller form, with "arms"."""
 
 
-# ---- what stands for the settings of a run ---------------------------------------------------------------------------
+# ---- what stands for the settings of a run -------------------------------------------------------
 
-INTRODUCED = {  # what each later setting was when it came: with that value, a line is what it was before there was the setting
-    "dropout": 0.0, "warm_up": 0, "cosine": False, "min_lr": 0.0, "beta2": 0.999, "weight_decay": 0.01, "decay_matrices": False,
-    "clip": 0.0, "tokenizer": "char", "seconds": 0.0, "n_kv_head": 0, "init_from": None, "keep_duplicates": False, "drop_leaked": False,
+# what each later setting was when it came: with that value, a line is what it was before there was the
+# setting
+INTRODUCED = {
+    "dropout": 0.0, "warm_up": 0, "cosine": False, "min_lr": 0.0, "beta2": 0.999, "weight_decay": 0.01,
+    "decay_matrices": False,
+    "clip": 0.0, "tokenizer": "char", "seconds": 0.0, "n_kv_head": 0, "init_from": None,
+    "keep_duplicates": False, "drop_leaked": False,
     "n_expert": 8, "n_expert_per_token": 2, "capacity": None, "balance": 0.01,
-    "attention": "flash", "feed_forward": "gelu", "norm": "layernorm", "position": "learned", "head": "tied", "qk_norm": False,
+    "attention": "flash", "feed_forward": "gelu", "norm": "layernorm", "position": "learned", "head": "tied",
+    "qk_norm": False,
     "window": 32,
 }  # fmt: skip
 
 
 class Reading:
-    """Passes on the settings a model asks for and remembers which, so that a result lists only what mattered."""
+    """Passes on the settings a model asks for and remembers which: only these mattered."""
 
     def __init__(self, settings: Settings):
         self._settings, self.names = settings, set()
@@ -245,9 +284,9 @@ class Reading:
 def config_hash(s: Settings, reads: set[str], corpus: str | None = None) -> str:
     """12 hex digits that stand for the settings that mattered: the general ones and those the model reads.
 
-    A setting that came later is left out at the value it had then: adding a new one to the course leaves the rows of old runs valid,
-    and changing a default does not.
-    `corpus` overrides the name, where a run went on with another corpus than it was asked for.
+    A setting that came later is left out at the value it had then: adding a new one to the course leaves the
+    rows of old runs valid, and changing a default does not. `corpus` overrides the name, where a run went on
+    with another corpus than it was asked for.
     """
     values = dataclasses.asdict(s) | ({"corpus": corpus} if corpus else {})
     kept = {k: v for k, v in values.items() if k in FIRST or v != INTRODUCED[k]}

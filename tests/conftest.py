@@ -1,4 +1,7 @@
-"""What the tests share. They never write to the tracked results, and need no network: the corpora are built in or made here."""
+"""What the tests share.
+
+They never write to the tracked results, and need no network: the corpora are built in or made here.
+"""
 
 import json
 import os
@@ -37,7 +40,9 @@ def ready():
         yield None
         return
     command = [sys.executable, str(ROOT / "tests" / "ready.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
         yield process
         process.stdin.close()
 
@@ -46,18 +51,38 @@ def ready():
 def script(own_logs, tmp_path, ready):
     """Run a script as a user does: `script("02_attention/bigram", "--steps 3")` -> the finished process.
 
-    With a changed environment in a new Python, else forked from one that has its imports behind it, which spares two seconds.
+    With a changed environment in a new Python, else forked from one that has its imports behind it, which
+    spares two seconds.
     """
 
     def run(name: str, *flags: str, cwd=tmp_path, **environment) -> subprocess.CompletedProcess:
-        arguments = [a for flag in flags for a in flag.split(" ")] if all("\n" not in f for f in flags) else list(flags)
+        arguments = (
+            [a for flag in flags for a in flag.split(" ")]
+            if all("\n" not in f for f in flags)
+            else list(flags)
+        )
         command = [sys.executable, str(ROOT / f"{name}.py"), *arguments]
         if environment or not ready:
             environment = os.environ | environment
-            return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
+            return subprocess.run(
+                command,
+                cwd=cwd,
+                env=environment,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                timeout=300,
+            )
         files = [tmp_path.with_suffix(".out"), tmp_path.with_suffix(".err")]
-        request = {"script": command[1], "arguments": arguments, "cwd": str(cwd), "environment": dict(os.environ)}
-        print(json.dumps(request | {"out": str(files[0]), "err": str(files[1])}), file=ready.stdin, flush=True)
+        request = {
+            "script": command[1],
+            "arguments": arguments,
+            "cwd": str(cwd),
+            "environment": dict(os.environ),
+        }
+        print(
+            json.dumps(request | {"out": str(files[0]), "err": str(files[1])}), file=ready.stdin, flush=True
+        )
         code = int(ready.stdout.readline())
         return subprocess.CompletedProcess(command, code, *(f.read_text(encoding="utf-8") for f in files))
 
@@ -66,7 +91,9 @@ def script(own_logs, tmp_path, ready):
 
 @pytest.fixture
 def in_process(own_logs, tmp_path, monkeypatch, capsys):
-    """Run a script in this process, which spares the start of Python: `in_process(name, flags)` -> the finished process."""
+    """Run a script in this process, which spares the start of Python: `in_process(name, flags)` -> the
+    finished process.
+    """
 
     def run(name: str, flags: str) -> subprocess.CompletedProcess:
         monkeypatch.chdir(tmp_path)
@@ -86,7 +113,10 @@ def in_process(own_logs, tmp_path, monkeypatch, capsys):
 def text_file(tmp_path):
     """A small corpus of running text, the same for every run."""
     path = tmp_path / "text.txt"
-    path.write_text("".join(f"line {n} says {n * n % 97} times over, and {'again ' * (n % 4)}\n" for n in range(400)), encoding="utf-8")
+    path.write_text(
+        "".join(f"line {n} says {n * n % 97} times over, and {'again ' * (n % 4)}\n" for n in range(400)),
+        encoding="utf-8",
+    )
     return path
 
 

@@ -1,7 +1,8 @@
-"""Runs scripts as `python script.py flags` does, each in a process of its own, but with what they all import loaded beforehand.
+"""Runs scripts as `python script.py flags` does, each in a process of its own, but with what they all import
+loaded beforehand.
 
-Reads one request a line from standard input, `{"script": ..., "arguments": ..., "cwd": ..., "environment": ..., "out": ..., "err": ...}`,
-and answers each with a line that has the exit code.
+Reads one request a line from standard input, `{"script": ..., "arguments": ..., "cwd": ..., "environment":
+..., "out": ..., "err": ...}`, and answers each with a line that has the exit code.
 """
 
 import importlib
@@ -11,7 +12,12 @@ import runpy
 import sys
 import traceback
 
-for module in ("torch._dynamo", "common.report.overviews", "common.model.gpt", "common.run"):  # the first: an optimizer imports it
+for module in (
+    "torch._dynamo",
+    "common.report.overviews",
+    "common.model.gpt",
+    "common.run",
+):  # the first: an optimizer imports it
     importlib.import_module(module)
 
 

@@ -1,4 +1,6 @@
-"""Models from names: any sensible combination builds, learns, decodes and comes back; what makes no sense is refused in one line."""
+"""Models from names: any sensible combination builds, learns, decodes and comes back; what makes no sense is
+refused in one line.
+"""
 
 import itertools
 import sys
@@ -32,16 +34,28 @@ def sensible(names: dict) -> bool:
 def pairwise() -> list[dict]:
     """Combinations in which each pair of names of two sockets stands together at least once."""
     sockets, found = list(CHOICES), []
-    pairs = {((a, x), (b, y)) for a, b in itertools.combinations(sockets, 2) for x in CHOICES[a] for y in CHOICES[b]}
+    pairs = {
+        ((a, x), (b, y))
+        for a, b in itertools.combinations(sockets, 2)
+        for x in CHOICES[a]
+        for y in CHOICES[b]
+    }
     pairs -= {(("attention", "linear"), ("position", position)) for position in ("rope", "alibi")}
     while pairs:
         best, most = None, -1
         first, second = min(pairs)
         rest = [socket for socket in sockets if socket not in (first[0], second[0])]
-        for offset in range(60):  # a fixed choice of what stands beside the pair; the one that covers most is taken
+        for offset in range(
+            60
+        ):  # a fixed choice of what stands beside the pair; the one that covers most is taken
             names = dict([first, second])
-            names |= {socket: CHOICES[socket][(offset * (3 + place) + place) % len(CHOICES[socket])] for place, socket in enumerate(rest)}
-            covered = sum(pair in pairs for pair in itertools.combinations([(s, names[s]) for s in sockets], 2))
+            names |= {
+                socket: CHOICES[socket][(offset * (3 + place) + place) % len(CHOICES[socket])]
+                for place, socket in enumerate(rest)
+            }
+            covered = sum(
+                pair in pairs for pair in itertools.combinations([(s, names[s]) for s in sockets], 2)
+            )
             if sensible(names) and covered > most:
                 best, most = names, covered
         pairs -= set(itertools.combinations([(s, best[s]) for s in sockets], 2))
@@ -50,7 +64,9 @@ def pairwise() -> list[dict]:
 
 
 def goes_through_everything(names: dict, folder) -> None:
-    """Builds, gives finite logits, takes a step that lowers the loss, decodes with its cache as without, comes back from a checkpoint."""
+    """Builds, gives finite logits, takes a step that lowers the loss, decodes with its cache as without,
+    comes back from a checkpoint.
+    """
     s = replace(TINY, **names)
     model = lessons.build_model(assemble, s, V, 1)
     ids = torch.randint(V, (2, 12))
@@ -67,7 +83,9 @@ def goes_through_everything(names: dict, folder) -> None:
     assert not unused or names["feed_forward"] == "moe", (names, unused)
     model.eval()
     texts = [
-        torch.stack(list(generate(model, ids[:, :3], 12, 9, Sampling(), torch.Generator().manual_seed(1), cached)))
+        torch.stack(
+            list(generate(model, ids[:, :3], 12, 9, Sampling(), torch.Generator().manual_seed(1), cached))
+        )
         for cached in (True, False)
     ]
     assert torch.equal(*texts), names
@@ -81,7 +99,9 @@ def test_every_pair_of_parts_goes_together(tmp_path):
     found = pairwise()
     for socket, other in itertools.combinations(CHOICES, 2):
         together = {(names[socket], names[other]) for names in found}
-        assert len(together) == len(CHOICES[socket]) * len(CHOICES[other]) - 2 * ((socket, other) == ("attention", "position"))
+        assert len(together) == len(CHOICES[socket]) * len(CHOICES[other]) - 2 * (
+            (socket, other) == ("attention", "position")
+        )
     assert len(found) < 100
     for names in found:
         goes_through_everything(names, tmp_path)
@@ -114,7 +134,7 @@ def test_the_taught_assembling_is_the_graduated_one():
     assert next(iter(plan.arms.values())) is taught
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -131,35 +151,68 @@ def test_every_file_of_the_course_is_a_model(path):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("fast_gpt", "06_transformer/fast_gpt"), ("gqa", "07_tokenizer_gqa/gqa:gqa"), ("baseline", "08_micro_arch/ffn_width:4x")],
+    [
+        ("fast_gpt", "06_transformer/fast_gpt"),
+        ("gqa", "07_tokenizer_gqa/gqa:gqa"),
+        ("baseline", "08_micro_arch/ffn_width:4x"),
+    ],
 )
 def test_the_files_of_the_courses_own_models_are_those_models(name, line):
     """The same settings, the same weights and the same logits as the line of the course."""
     reference = lessons.refer(line)
     plan = lessons.course_plan(reference.experiment)
     theirs = plan.own(reference.arm, plan.settings())
-    ours, _ = parse(lessons.course_plan(ASSEMBLE).defaults, "", ["--config", f"08_micro_arch/configs/{name}.yaml"])
+    ours, _ = parse(
+        lessons.course_plan(ASSEMBLE).defaults, "", ["--config", f"08_micro_arch/configs/{name}.yaml"]
+    )
     assert vars(theirs).items() <= vars(ours).items()
     ids = torch.randint(V, (2, 30))
-    logits = [lessons.build_model(build, s, V, 1)(ids) for build, s in ((plan.arms[reference.arm], theirs), (assemble, ours))]
+    logits = [
+        lessons.build_model(build, s, V, 1)(ids)
+        for build, s in ((plan.arms[reference.arm], theirs), (assemble, ours))
+    ]
     torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-6)
 
 
 def test_the_larger_file_is_what_it_says():
-    s, _ = parse(lessons.course_plan(ASSEMBLE).defaults, "", ["--config=08_micro_arch/configs/six_layers.yaml"])
+    s, _ = parse(
+        lessons.course_plan(ASSEMBLE).defaults, "", ["--config=08_micro_arch/configs/six_layers.yaml"]
+    )
     assert (s.n_layer, s.n_embd, s.n_head, s.block_size) == (6, 256, 8, 256)
     assert (s.attention, s.feed_forward, s.norm, s.position) == ("flash", "swiglu", "rmsnorm", "sinusoidal")
 
 
 def test_flags_change_what_the_file_says_and_the_file_what_the_script_says(tmp_path):
     file = tmp_path / "mine.yaml"
-    text = "model:\n  n_layer: 2\n  norm: rmsnorm\n  capacity: 2\ndata:\ntraining:\n  lr: 1e-3\n  cosine: true\n"
+    text = (
+        "model:\n  n_layer: 2\n  norm: rmsnorm\n  capacity: 2\ndata:\ntraining:\n  lr: 1e-3\n  cosine: true\n"
+    )
     file.write_text(text, encoding="utf-8")
     defaults = lessons.course_plan(ASSEMBLE).defaults
     s, _ = parse(
-        defaults, "", ["--config", str(file), "--model.n-layer", "6", "--training.min-lr=1e-4", "--model.qk-norm", "--n-head", "2"]
+        defaults,
+        "",
+        [
+            "--config",
+            str(file),
+            "--model.n-layer",
+            "6",
+            "--training.min-lr=1e-4",
+            "--model.qk-norm",
+            "--n-head",
+            "2",
+        ],
     )
-    assert (s.n_layer, s.norm, s.capacity, s.lr, s.cosine, s.min_lr, s.qk_norm, s.n_head) == (6, "rmsnorm", 2.0, 1e-3, True, 1e-4, True, 2)
+    assert (s.n_layer, s.norm, s.capacity, s.lr, s.cosine, s.min_lr, s.qk_norm, s.n_head) == (
+        6,
+        "rmsnorm",
+        2.0,
+        1e-3,
+        True,
+        1e-4,
+        True,
+        2,
+    )
     assert s.tokenizer == MICRO_ARCH.tokenizer and s.clip == MICRO_ARCH.clip
     assert parse(defaults, "", ["--config", str(file), "--training.no-cosine"])[0].cosine is False
 
@@ -193,7 +246,8 @@ BAD = {
     "model:\n  attention: linear\n  position: alibi\n": "'linear' does not go with position 'alibi'",
     "model:\n  attention: gqa\n": "set n_kv_head to a smaller divisor of n_head",
     "model:\n  attention: tiled\n  dropout: 0.1\n": "'tiled' has no dropout",
-    "model:\n  feed_forward: moe\n  n_expert_per_token: 9\n": "n_expert_per_token 9 makes no sense; it must be at least 1, at most all 8",
+    "model:\n  feed_forward: moe\n  n_expert_per_token: 9\n": "n_expert_per_token 9 makes no sense; it "
+    "must be at least 1, at most all 8",
     "model:\n  feed_forward: moe\n  capacity: 0\n": "capacity 0.0 makes no sense",
     "model:\n  window: 5\n": "--window does nothing in 08_micro_arch/assemble",
     "model:\n  n_expert: 5\n": "--n-expert does nothing in 08_micro_arch/assemble",
@@ -218,12 +272,20 @@ def test_a_file_that_cannot_be_meant_is_refused_in_one_line(text, tmp_path, in_p
         (ASSEMBLE, "--config 08_micro_arch/configs/lama.yaml", "does not exist; did you mean 'llama'?"),
         (ASSEMBLE, "--config .", "config . cannot be read"),
         (ASSEMBLE, "--config", "--config"),
-        (ASSEMBLE, "--modle.n-layer 3", "section 'modle' of --modle.n-layer is not known; did you mean 'model'?"),
+        (
+            ASSEMBLE,
+            "--modle.n-layer 3",
+            "section 'modle' of --modle.n-layer is not known; did you mean 'model'?",
+        ),
         (ASSEMBLE, "--model.lr 1", "lr stands in section training; write --training.lr"),
         (ASSEMBLE, "--model.n-layers 3", "did you mean '--n-layer'"),
         (ASSEMBLE, "--model.n-layer 3 --n-layer 4", "--n-layer is given twice"),
         (ASSEMBLE, "--norm rmsnrom", "norm 'rmsnrom' is not known; did you mean 'rmsnorm'?"),
-        ("08_micro_arch/moe", "--config 08_micro_arch/configs/llama.yaml", "only 08_micro_arch/assemble.py makes a model of a file"),
+        (
+            "08_micro_arch/moe",
+            "--config 08_micro_arch/configs/llama.yaml",
+            "only 08_micro_arch/assemble.py makes a model of a file",
+        ),
         ("08_micro_arch/moe", "--n-expert-per-token 9 --arms top-2", "--n-expert-per-token 9 makes no sense"),
         ("08_micro_arch/moe", "--capacity 0 --arms top-2", "--capacity 0.0 makes no sense"),
         ("08_micro_arch/moe", "--n-expert 4 --arms dense", "--n-expert does nothing in 08_micro_arch/moe"),
@@ -242,7 +304,7 @@ def test_a_file_that_is_not_utf_8(tmp_path):
         config_file.read(str(file), PartSettings())
 
 
-# ---- from a file to text ---------------------------------------------------------------------------------------------
+# ---- from a file to text -------------------------------------------------------------------------
 
 
 def test_a_model_of_a_file_trains_and_writes(tmp_path, in_process, own_logs, capsys, monkeypatch):
@@ -251,7 +313,8 @@ def test_a_model_of_a_file_trains_and_writes(tmp_path, in_process, own_logs, cap
 
     file = tmp_path / "mine.yaml"
     text = (
-        "model:\n  attention: local\n  window: 8\n  feed_forward: moe\n  n_expert: 3\n  norm: scalenorm\n  position: alibi\n"
+        "model:\n  attention: local\n  window: 8\n  feed_forward: moe\n  n_expert: 3\n  norm: scalenorm\n  "
+        "position: alibi\n"
         "  qk_norm: true\n  n_layer: 2\n  n_embd: 16\n  head: untied\n"
         "data:\n  corpus: pydoc\n  tokenizer: byte\ntraining:\n  steps: 4\n  warm_up: 1\n"
     )

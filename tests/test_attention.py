@@ -1,4 +1,6 @@
-"""Five ways to attend: those that should be one function are, on the way back too; the others are what they say. In float64."""
+"""Five ways to attend: those that should be one function are, on the way back too; the others are what they
+say. In float64.
+"""
 
 import contextlib
 import ctypes
@@ -20,7 +22,9 @@ from common.settings import PartSettings, Settings
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}  # gradients of scores times 30 are in the thousands
 TAUGHT = vars(sys.modules[lessons.course_plan("08_micro_arch/attention").measure.__module__])
-explicit, tiled, library, local, linear = (TAUGHT[name] for name in ("explicit", "tiled", "library", "local", "linear"))
+explicit, tiled, library, local, linear = (
+    TAUGHT[name] for name in ("explicit", "tiled", "library", "local", "linear")
+)
 
 
 def random_heads(T: int, S: int, scale: float = 1.0) -> list[torch.Tensor]:
@@ -41,9 +45,17 @@ def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 40), st.integers(0, 30), st.sampled_from([1, 3, 8, 64]), st.sampled_from([0.1, 1.0, 30.0]), st.integers(0, 2**31))
+@given(
+    st.integers(1, 40),
+    st.integers(0, 30),
+    st.sampled_from([1, 3, 8, 64]),
+    st.sampled_from([0.1, 1.0, 30.0]),
+    st.integers(0, 2**31),
+)
 def test_tiled_is_explicit_forward_and_backward(T, before, size, scale, seed):
-    """Whatever the block, also where it does not divide the text, with a past, and where one score outweighs all others."""
+    """Whatever the block, also where it does not divide the text, with a past, and where one score outweighs
+    all others.
+    """
     torch.manual_seed(seed)
     inputs = random_heads(T, before + T, scale)
     equal(both_ways(partial(tiled, size=size), inputs), both_ways(explicit, inputs))
@@ -113,7 +125,10 @@ def test_linear_in_parallel_in_chunks_and_as_a_recurrence(T, size, seed):
 
     def recurrence(q, k, v):
         past = TAUGHT["Sums"]()
-        return torch.cat([linear(q[:, :, t : t + 1], k[:, :, t : t + 1], v[:, :, t : t + 1], past) for t in range(T)], dim=2)
+        return torch.cat(
+            [linear(q[:, :, t : t + 1], k[:, :, t : t + 1], v[:, :, t : t + 1], past) for t in range(T)],
+            dim=2,
+        )
 
     expected = both_ways(parallel, inputs)
     for form in (partial(linear, size=size), partial(linear, size=T), recurrence):
@@ -134,7 +149,11 @@ def test_none_sees_the_future(mix):
 @pytest.mark.parametrize("arm", ["full-64", "local-64", "linear-64"])
 def test_every_kind_decodes_with_a_cache(arm, parts):
     s = Settings(n_layer=2, n_head=4, n_embd=32, block_size=48)
-    model = lessons.build_model(lessons.course_plan("08_micro_arch/attention").arms[arm], s, 65, 1).double().eval()
+    model = (
+        lessons.build_model(lessons.course_plan("08_micro_arch/attention").arms[arm], s, 65, 1)
+        .double()
+        .eval()
+    )
     for p in model.parameters():
         p.add_(0.2 * torch.randn_like(p))
     ids, cache = torch.randint(65, (2, 40)), model.new_cache()
@@ -142,11 +161,13 @@ def test_every_kind_decodes_with_a_cache(arm, parts):
     torch.testing.assert_close(logits, model(ids), **EXACT)
 
 
-# ---- the graduated ones, with everything that the taught ones leave out ----------------------------------------------
+# ---- the graduated ones, with everything that the taught ones leave out --------------------------
 
 
 def attentions(kind: str, **changed) -> list:
-    """Attention of this kind, and that which it should be equal to where that is known, with the same weights."""
+    """Attention of this kind, and that which it should be equal to where that is known, with the same
+    weights.
+    """
     s = PartSettings(n_embd=24, n_head=6, n_kv_head=2, block_size=64, window=5)
     s = replace(s, **changed)
     found = [part("attention", name)(s, qk_norm=RMSNorm).double() for name in (kind, "flash")]
@@ -159,7 +180,9 @@ def attentions(kind: str, **changed) -> list:
 @pytest.mark.parametrize("kind", ["explicit", "tiled", "gqa"])
 @pytest.mark.parametrize("T", [1, 37, 130])
 def test_explicit_and_tiled_are_the_kernel_of_the_library(kind, position, T):
-    """With grouped heads, a norm of queries and keys, and positions: values and the gradients of every weight."""
+    """With grouped heads, a norm of queries and keys, and positions: values and the gradients of every
+    weight.
+    """
     torch.manual_seed(1)
     own, flash = attentions(kind)
     scheme = part("position", position)(PartSettings(n_embd=24, n_head=6))
@@ -168,7 +191,8 @@ def test_explicit_and_tiled_are_the_kernel_of_the_library(kind, position, T):
     torch.testing.assert_close(*found, **EXACT)
     weights = torch.arange(found[0].numel(), dtype=torch.float64).view_as(found[0]).sin()
     gradients = [
-        torch.autograd.grad((out * weights).sum(), [x, *model.parameters()]) for out, model in zip(found, (own, flash), strict=True)
+        torch.autograd.grad((out * weights).sum(), [x, *model.parameters()])
+        for out, model in zip(found, (own, flash), strict=True)
     ]
     equal(*gradients)
 
@@ -186,18 +210,26 @@ def test_the_graduated_window_is_explicit_with_the_band_mask(window, position):
     place = torch.arange(23)
     band = (place <= place[:, None]) & (place > place[:, None] - window)
     scores = q @ k.mT / 2 + (0 if scheme.bias(23, 23) is None else scheme.bias(23, 23))
-    expected = (F.softmax(scores.masked_fill(~band, -torch.inf), dim=-1) @ v).transpose(1, 2).reshape(2, 23, 24)
+    expected = (
+        (F.softmax(scores.masked_fill(~band, -torch.inf), dim=-1) @ v).transpose(1, 2).reshape(2, 23, 24)
+    )
     torch.testing.assert_close(own(x, scheme), own.projection(expected), **EXACT)
 
 
 def test_dropout_of_weights_is_dropout_of_weights():
-    """In training a share of the weights is gone and the rest is larger; in evaluation none is. Tiled refuses it."""
+    """In training a share of the weights is gone and the rest is larger; in evaluation none is.
+
+    Tiled refuses it.
+    """
     torch.manual_seed(1)
     x = torch.randn(2, 30, 24, dtype=torch.float64)
     for kind in ("explicit", "local"):
         own = attentions(kind, dropout=0.5)[0]
         assert not torch.equal(own(x, Position(None)), own(x, Position(None)))
-        one, many = own(x, Position(None)), torch.stack([own(x, Position(None)) for _ in range(1000)]).mean(dim=0)
+        one, many = (
+            own(x, Position(None)),
+            torch.stack([own(x, Position(None)) for _ in range(1000)]).mean(dim=0),
+        )
         expected = own.eval()(x, Position(None))
         assert (many - expected).abs().mean() < 0.1 * (one - expected).abs().mean()
     with pytest.raises(ValueError, match="'tiled' has no dropout"):

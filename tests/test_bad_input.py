@@ -41,7 +41,11 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         (BIGRAM, "--generate", "has no checkpoint"),
         (BIGRAM, "--init-from nothing", "'nothing' is no script of the course"),
         (BIGRAM, "--init-from multi_head", "02_attention/multi_head has no checkpoint"),
-        ("01_bigram/names_bigram", "--corpus indian --drop-leaked", "--drop-leaked does nothing without --keep-duplicates"),
+        (
+            "01_bigram/names_bigram",
+            "--corpus indian --drop-leaked",
+            "--drop-leaked does nothing without --keep-duplicates",
+        ),
         ("01_bigram/names_wavenet", "--corpus indian --block-size 6", "cannot be halved down to one pair"),
         ("01_bigram/ngram", "--device cuda", "counting is done on the CPU"),
         (BIGRAM, "--corpus names", "is a list of names"),
@@ -63,18 +67,28 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         (BIGRAM, "--measure", "--measure does nothing in 02_attention/bigram"),
         (HEADS, "--n-kv-head 2", "--n-kv-head does nothing in 02_attention/multi_head"),
         ("07_tokenizer_gqa/gqa", "--n-kv-head 2", "each of its arms has its own; choose with --arms"),
-        ("08_micro_arch/position", "--arms rope --n-embd 60", "a head of 15 is odd; choose another --n-embd or --n-head"),
+        (
+            "08_micro_arch/position",
+            "--arms rope --n-embd 60",
+            "a head of 15 is odd; choose another --n-embd or --n-head",
+        ),
         ("08_micro_arch/position", "--n-embd 60", "a head of 15 is odd"),
         ("08_micro_arch/norm", "--arms rmsnrom", "arm 'rmsnrom' is not known; did you mean 'rmsnorm'"),
         ("08_micro_arch/qk_norm", "--lr 1e-3", "each of its arms has its own; choose with --arms"),
-        ("08_micro_arch/activation", "--n-kv-head 3", "--n-head 4 is not divisible by 3 heads of keys and values"),
+        (
+            "08_micro_arch/activation",
+            "--n-kv-head 3",
+            "--n-head 4 is not divisible by 3 heads of keys and values",
+        ),
         ("07_tokenizer_gqa/bpe", "--arms bpe-500", "arm 'bpe-500' is not known; did you mean 'bpe-512'"),
     ],
 )
 def test_one_line_and_exit_code_2(experiment, flags, said, in_process, own_logs):
     done = in_process(experiment, flags)
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    assert said in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
+    assert said in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), (
+        done.stderr
+    )
     assert not results.results_path().exists() and not list(own_logs.glob("runs/**/checkpoint*"))
 
 
@@ -110,7 +124,12 @@ def test_what_does_not_fit_in_memory_is_told_before_it_starts(flags, script, own
 
 def test_the_same_as_a_process_of_its_own(script, own_logs):
     done = script(BIGRAM, "--stepps 3")
-    assert done.returncode == 2 and "did you mean '--steps'" in done.stderr and done.stderr.count("\n") == 1 and not own_logs.exists()
+    assert (
+        done.returncode == 2
+        and "did you mean '--steps'" in done.stderr
+        and done.stderr.count("\n") == 1
+        and not own_logs.exists()
+    )
 
 
 def test_cuda_where_there_is_none(script):
@@ -124,7 +143,12 @@ def test_cuda_where_there_is_none(script):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "is empty"), (b"\x89PNG\0\1", "NUL byte at byte 4"), (b"abc\xff\xfe", "byte 0xff at byte 3"), (b"too short", "is too short")],
+    [
+        (b"", "is empty"),
+        (b"\x89PNG\0\1", "NUL byte at byte 4"),
+        (b"abc\xff\xfe", "byte 0xff at byte 3"),
+        (b"too short", "is too short"),
+    ],
 )
 def test_a_file_that_is_no_corpus(content, said, script, tmp_path):
     (tmp_path / "corpus.txt").write_bytes(content)
@@ -145,10 +169,17 @@ def test_a_foreign_results_file_is_not_overwritten(script, own_logs):
 def test_a_logs_folder_that_cannot_be_written(script, tmp_path):
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     done = script(BIGRAM, "--corpus pydoc --steps 2", GPT_STAIRCASE_LOGS=str(tmp_path / "file" / "logs"))
-    assert done.returncode == 2 and "results cannot be written to" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert (
+        done.returncode == 2
+        and "results cannot be written to" in done.stderr
+        and done.stderr.count("\n") == 1
+    ), done.stderr
 
 
-@pytest.mark.skipif(os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="permissions do not bind this user")
+@pytest.mark.skipif(
+    os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0),
+    reason="permissions do not bind this user",
+)
 def test_a_read_only_logs_folder(script, own_logs):
     own_logs.mkdir(mode=0o555)
     done = script(BIGRAM, "--corpus pydoc --steps 2")
@@ -163,10 +194,18 @@ def test_a_prompt_the_vocabulary_can_say_is_used(script):
 @pytest.mark.slow
 def test_without_the_files_of_an_encoding_the_other_arms_go_on(script, tmp_path):
     """The line says which variable to set; alone, the arm is refused."""
-    nowhere = {"TIKTOKEN_CACHE_DIR": str(tmp_path / "empty"), "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    nowhere = {
+        "TIKTOKEN_CACHE_DIR": str(tmp_path / "empty"),
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
     done = script("07_tokenizer_gqa/bpe", "--arms gpt2-time bpe-1024 --corpus pydoc --quick", **nowhere)
     assert done.returncode == 0, done.stderr
-    assert "gpt2-time is left out" in done.stdout and "set TIKTOKEN_CACHE_DIR" in done.stdout and "bpe:bpe-1024" in done.stdout
+    assert (
+        "gpt2-time is left out" in done.stdout
+        and "set TIKTOKEN_CACHE_DIR" in done.stdout
+        and "bpe:bpe-1024" in done.stdout
+    )
     done = script("07_tokenizer_gqa/bpe", "--arms gpt2-time --corpus pydoc", **nowhere)
     assert done.returncode == 2 and "set TIKTOKEN_CACHE_DIR" in done.stderr and done.stderr.count("\n") == 1
     assert not results.results_path().exists()

@@ -1,4 +1,6 @@
-"""Scripts that draw one picture of many runs; presets and the smaller form; memory told in advance; attention of any model."""
+"""Scripts that draw one picture of many runs; presets and the smaller form; memory told in advance; attention
+of any model.
+"""
 
 import csv
 import dataclasses
@@ -38,7 +40,7 @@ def cells(path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-# ---- the depth map ---------------------------------------------------------------------------------------------------
+# ---- the depth map -------------------------------------------------------------------------------
 
 
 def test_the_map_has_every_cell_the_issue_of_depth_needs():
@@ -46,13 +48,16 @@ def test_the_map_has_every_cell_the_issue_of_depth_needs():
     assert len(plan.arms) == 4 * 2 * 6 and plan.header.seeds == [1, 2]
     assert {plan.own(arm, plan.defaults).n_layer for arm in plan.arms} == {1, 2, 4, 8, 16, 32}
     assert {plan.own(arm, plan.defaults).warm_up for arm in plan.arms} == {0, 100}
-    assert len({plan.config(arm, plan.defaults) for arm in plan.arms}) == 12  # depth and warm-up are settings; the wiring is the arm
+    assert (
+        len({plan.config(arm, plan.defaults) for arm in plan.arms}) == 12
+    )  # depth and warm-up are settings; the wiring is the arm
 
 
 def test_each_wiring_is_what_its_script_taught():
     """The same weights give the same output as the scripts that the wirings come from."""
     for wiring, script in (("plain", "04_stacking/stack"), ("residual", "05_residual_norm/projection"),
-                           ("post-LN", "05_residual_norm/post_ln"), ("pre-LN", "05_residual_norm/pre_ln")):  # fmt: skip
+                           ("post-LN", "05_residual_norm/post_ln"),
+                           ("pre-LN", "05_residual_norm/pre_ln")):  # fmt: skip
         s = dataclasses.replace(course_plan(MAP).defaults, n_layer=2)
         cell = course_plan(MAP).arms[f"{wiring}-2"](s, 65)
         taught = course_plan(script).arms["default"](s, 65)
@@ -69,9 +74,12 @@ def test_each_wiring_is_what_its_script_taught():
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
 def test_the_map_is_resumed_cell_by_cell(script, own_logs, text_file):
-    flags = f"--corpus {text_file} --arms plain-1 pre-LN-1 post-LN-warm-up-1 --steps 400 --batch-size 2 --seeds 1 2"
+    flags = f"--corpus {text_file} --arms plain-1 pre-LN-1 post-LN-warm-up-1 --steps 400"
+    flags += " --batch-size 2 --seeds 1 2"
     command = [sys.executable, str(ROOT / f"{MAP}.py"), *flags.split()]
-    process = subprocess.Popen(command, env=os.environ | {"GPT_STAIRCASE_LOGS": str(own_logs)}, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=os.environ | {"GPT_STAIRCASE_LOGS": str(own_logs)}, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not len(results.read()) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -88,11 +96,15 @@ def test_the_map_is_resumed_cell_by_cell(script, own_logs, text_file):
     again = sum(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert again >= done_before, "a finished cell was trained again"
     drawn = cells(next(own_logs.glob("runs/05_residual_norm/depth_map/overview-*/map.csv")))
-    assert {(c["arm"], int(c["seed"]), float(c["test_bpc"])) for c in drawn} == {(r.arm, r.seed, r.test_bpc) for r in rows.itertuples()}
+    assert {(c["arm"], int(c["seed"]), float(c["test_bpc"])) for c in drawn} == {
+        (r.arm, r.seed, r.test_bpc) for r in rows.itertuples()
+    }
 
 
 def test_a_map_goes_on_after_its_script_was_edited(script, own_logs, text_file):
-    """A cell whose checkpoint is of other code is trained anew; a half-trained cell with a row is finished before it is drawn."""
+    """A cell whose checkpoint is of other code is trained anew; a half-trained cell with a row is finished
+    before it is drawn.
+    """
     flags = f"--corpus {text_file} --arms post-LN-warm-up-1 --steps 6 --batch-size 2"
     assert script(MAP, flags).returncode == 0
     path = next(own_logs.glob("runs/**/checkpoint.safetensors"))
@@ -101,8 +113,15 @@ def test_a_map_goes_on_after_its_script_was_edited(script, own_logs, text_file):
         safetensors.torch.save_file(saved.tensors, path, metadata={"state": json.dumps(saved.state | change)})
         done = script(MAP, f"{flags} --resume")
         assert done.returncode == 0, done.stderr
-        own = path if "step" in change else path.parent.with_name(f"{path.parent.name}-{saved.state['code_hash']}") / path.name
-        assert checkpoint.load(own).state["step"] == 6 and checkpoint.load(own).state["code_hash"] == saved.state["code_hash"]
+        own = (
+            path
+            if "step" in change
+            else path.parent.with_name(f"{path.parent.name}-{saved.state['code_hash']}") / path.name
+        )
+        assert (
+            checkpoint.load(own).state["step"] == 6
+            and checkpoint.load(own).state["code_hash"] == saved.state["code_hash"]
+        )
         if own != path:  # the other code's is kept where it was
             assert checkpoint.load(path).state["code_hash"] == "older"
             shutil.rmtree(own.parent)
@@ -114,8 +133,16 @@ def test_a_cell_of_code_that_was_proved_equal_is_not_trained_again(script, own_l
     assert script(MAP, flags).returncode == 0
     path, row = next(own_logs.glob("runs/**/checkpoint.safetensors")), results.read().iloc[0]
     saved = checkpoint.load(path)
-    safetensors.torch.save_file(saved.tensors, path, metadata={"state": json.dumps(saved.state | {"code_hash": "older"})})
-    names = {"experiment": MAP, "arm": row.arm, "config_hash": row.config_hash, "old_code": "older", "new_code": row.code_hash}
+    safetensors.torch.save_file(
+        saved.tensors, path, metadata={"state": json.dumps(saved.state | {"code_hash": "older"})}
+    )
+    names = {
+        "experiment": MAP,
+        "arm": row.arm,
+        "config_hash": row.config_hash,
+        "old_code": "older",
+        "new_code": row.code_hash,
+    }
     receipts.append(dict.fromkeys(receipts.COLUMNS, "x") | names)
     before = path.stat().st_mtime_ns
     done = script(MAP, f"{flags} --resume")
@@ -123,7 +150,11 @@ def test_a_cell_of_code_that_was_proved_equal_is_not_trained_again(script, own_l
 
 
 def test_a_diverged_cell_is_marked(tmp_path):
-    found = [("plain", "1", "plain-1", 1, 3.0), ("plain", "2", "plain-2", 1, None), ("plain", "2", "plain-2", 2, 4.0)]
+    found = [
+        ("plain", "1", "plain-1", 1, 3.0),
+        ("plain", "2", "plain-2", 1, None),
+        ("plain", "2", "plain-2", 2, 4.0),
+    ]
     path = overviews.heat_map(found, ("blocks", "bits"), "title", tmp_path / "map")
     assert path.exists() and [c["test_bpc"] for c in cells(path.with_suffix(".csv"))] == ["3.0", "nan", "4.0"]
 
@@ -136,14 +167,18 @@ def test_a_changed_cell_of_a_tracked_map_is_found(tmp_path, tracked):
         text = path.read_text(encoding="utf-8")
         value = text.splitlines()[1].split(",")[-1]
         path.write_text(text.replace(value, str(float(value) + 0.1), 1), encoding="utf-8")
-        assert pictures.overview_problems(Measured(), MAP, paths)[0].startswith(f"{path.name}: what it says of plain-1, seed 1")
-        path.write_text("\n".join(line for line in text.splitlines() if "plain-4," not in line), encoding="utf-8")
+        assert pictures.overview_problems(Measured(), MAP, paths)[0].startswith(
+            f"{path.name}: what it says of plain-1, seed 1"
+        )
+        path.write_text(
+            "\n".join(line for line in text.splitlines() if "plain-4," not in line), encoding="utf-8"
+        )
         if path.stem.endswith("map"):
             assert "lack plain-4, seed 1" in pictures.table_problems(Measured(), MAP, [path])[0]
         path.write_text(text, encoding="utf-8")
 
 
-# ---- presets, the smaller form, arms with settings of their own ------------------------------------------------------
+# ---- presets, the smaller form, arms with settings of their own ----------------------------------
 
 
 def test_a_preset_sets_what_it_says_and_single_flags_still_count():
@@ -173,7 +208,7 @@ def test_arms_with_settings_of_their_own_are_told_apart():
     assert plan.config("two", s) != plan.config("four", s) == heads.config("default", s)
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 def test_the_estimate_is_what_is_really_kept(text_file):
@@ -187,13 +222,15 @@ def test_the_estimate_is_what_is_really_kept(text_file):
     assert weights == 16 * sum(p.numel() for p in model.parameters())
     own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
     x, y = data.batch(0)
-    with torch.autograd.graph.saved_tensors_hooks(lambda z: kept.setdefault(z.untyped_storage().data_ptr(), z), lambda z: z):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda z: kept.setdefault(z.untyped_storage().data_ptr(), z), lambda z: z
+    ):
         F.cross_entropy(model(x).flatten(0, 1), y.flatten())
     real = sum(z.untyped_storage().nbytes() for key, z in kept.items() if key not in own)
     assert abs(activations - real) <= 0.02 * real
 
 
-# ---- attention of any model ------------------------------------------------------------------------------------------
+# ---- attention of any model ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -225,7 +262,9 @@ def test_attention_of_every_head_is_caught(experiment, shape, trained):
     if experiment.endswith("average"):
         torch.testing.assert_close(layers[0][0, 9, :10], torch.full((10,), 0.1))
         once = sum(1 / t for t in range(2, 21)) / 19  # row t of an average puts 1/t on each of t positions
-        torch.testing.assert_close(torch.tensor(attention_map.habits(layers[0])[0]), torch.tensor([once, once, 11.0]))
+        torch.testing.assert_close(
+            torch.tensor(attention_map.habits(layers[0])[0]), torch.tensor([once, once, 11.0])
+        )
 
 
 def test_fast_attention_shows_what_the_readable_one_computes(trained, script, own_logs):
@@ -238,7 +277,9 @@ def test_fast_attention_shows_what_the_readable_one_computes(trained, script, ow
         p.data.add_(0.1 * torch.randn_like(p))
     fast.model.load_state_dict(fused(slow.state_dict()))
     there = dataclasses.replace(fast, model=slow)
-    for a, b in zip(attention_map.attention(fast, "again and"), attention_map.attention(there, "again and"), strict=True):
+    for a, b in zip(
+        attention_map.attention(fast, "again and"), attention_map.attention(there, "again and"), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 

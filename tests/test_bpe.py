@@ -1,4 +1,6 @@
-"""Byte-pair encoding: the merges an independent trainer finds, the same ids from every implementation, any text there and back, speed."""
+"""Byte-pair encoding: the merges an independent trainer finds, the same ids from every implementation, any
+text there and back, speed.
+"""
 
 import json
 import os
@@ -28,9 +30,15 @@ WORDS = st.text(st.sampled_from("aabbcd é\n'1"), min_size=1, max_size=60)
 
 
 def naive(text: str, vocab_size: int) -> list[tuple[bytes, bytes]]:
-    """Count all pairs anew for each merge, and take the most frequent, the lexicographically greatest where several are."""
+    """Count all pairs anew for each merge, and take the most frequent, the lexicographically greatest where
+    several are.
+    """
     pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-    words = [[bytes([b]) for b in piece.encode()] for part in text.split(END) for piece in regex.findall(pattern, part)]
+    words = [
+        [bytes([b]) for b in piece.encode()]
+        for part in text.split(END)
+        for piece in regex.findall(pattern, part)
+    ]
     tokens, merges = {bytes([b]) for b in range(256)}, []
     while len(tokens) < vocab_size - 1:
         counts = Counter((word[i], word[i + 1]) for word in words for i in range(len(word) - 1))
@@ -73,8 +81,27 @@ def test_equally_frequent_pairs_the_greater_bytes_first(train):
 
 
 PARTS = st.one_of(
-    st.sampled_from(["the", " the", "theatre", " thing", "'s", "'ll", " they're", "naïve", " 語語", "1234", "\n\n  ", " ", "ll", " end:"]),
-    st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=6),  # what is a letter only in a newer Unicode, libraries disagree on
+    st.sampled_from(
+        [
+            "the",
+            " the",
+            "theatre",
+            " thing",
+            "'s",
+            "'ll",
+            " they're",
+            "naïve",
+            " 語語",
+            "1234",
+            "\n\n  ",
+            " ",
+            "ll",
+            " end:",
+        ]
+    ),
+    st.text(
+        st.characters(exclude_categories=("Cs", "Cn")), max_size=6
+    ),  # what is a letter only in a newer Unicode, libraries disagree on
 )
 
 
@@ -100,7 +127,12 @@ GRADUATED_EXAMPLE = BPETokenizer.train(EXAMPLE, 340)
 def test_ten_thousand_random_strings_there_and_back():
     """Characters of every plane, near those that the vocabulary knows and far from them."""
     draw = random.Random(1)
-    planes = [range(32, 127), range(0, 0x250), range(0, 0xD800), range(0xE000, 0x110000)]  # all but the halves of surrogate pairs
+    planes = [
+        range(32, 127),
+        range(0, 0x250),
+        range(0, 0xD800),
+        range(0xE000, 0x110000),
+    ]  # all but the halves of surrogate pairs
     tokenizers = [TAUGHT_EXAMPLE, GRADUATED_EXAMPLE, ByteTokenizer()]
     for _ in range(10_000):
         text = "".join(chr(draw.choice(draw.choice(planes))) for _ in range(draw.randrange(1, 24)))
@@ -108,7 +140,9 @@ def test_ten_thousand_random_strings_there_and_back():
             assert tokenizer.decode(tokenizer.encode(text).tolist()) == text
 
 
-@pytest.mark.parametrize("tokenizer", [TAUGHT_EXAMPLE, GRADUATED_EXAMPLE, ByteTokenizer()], ids=["taught", "graduated", "bytes"])
+@pytest.mark.parametrize(
+    "tokenizer", [TAUGHT_EXAMPLE, GRADUATED_EXAMPLE, ByteTokenizer()], ids=["taught", "graduated", "bytes"]
+)
 def test_half_of_a_surrogate_pair_is_refused_and_named(tokenizer):
     with pytest.raises(UserError, match=r"\\ud83d.*half of a surrogate pair.*errors='replace'"):
         tokenizer.encode("fine \ud83d not")
@@ -126,9 +160,16 @@ def test_the_special_token_is_plain_text_unless_it_is_meant():
     text = f"the end{END}the{END}"
     plain, meant = TAUGHT_EXAMPLE.encode(text).tolist(), TAUGHT_EXAMPLE.encode(text, special=True).tolist()
     last = TAUGHT_EXAMPLE.vocab_size - 1
-    assert last not in plain and meant.count(last) == 2 and TAUGHT_EXAMPLE.decode(plain) == TAUGHT_EXAMPLE.decode(meant) == text
+    assert (
+        last not in plain
+        and meant.count(last) == 2
+        and TAUGHT_EXAMPLE.decode(plain) == TAUGHT_EXAMPLE.decode(meant) == text
+    )
     assert meant == TAUGHT_EXAMPLE.fast().encode(text, allowed_special="all")
-    assert GRADUATED_EXAMPLE.encode(text).tolist() == plain and GRADUATED_EXAMPLE.encode(text, special=True).tolist() == meant
+    assert (
+        GRADUATED_EXAMPLE.encode(text).tolist() == plain
+        and GRADUATED_EXAMPLE.encode(text, special=True).tolist() == meant
+    )
 
 
 @BOTH
@@ -138,7 +179,28 @@ def test_the_special_token_is_never_split_or_merged(train):
     assert learned.merges == [(b"a", b"b")]
 
 
-CUTS = st.sampled_from([END, END[:5], END[5:], "<|", "ab", " the", "'", "l", "'l", "l ", " ", "  ", "\n", "\t", "1", "é", "!", " !"])
+CUTS = st.sampled_from(
+    [
+        END,
+        END[:5],
+        END[5:],
+        "<|",
+        "ab",
+        " the",
+        "'",
+        "l",
+        "'l",
+        "l ",
+        " ",
+        "  ",
+        "\n",
+        "\t",
+        "1",
+        "é",
+        "!",
+        " !",
+    ]
+)
 
 
 @given(st.lists(CUTS, max_size=12), st.booleans())
@@ -146,8 +208,13 @@ CUTS = st.sampled_from([END, END[:5], END[5:], "<|", "ab", " the", "'", "l", "'l
 def test_a_stream_has_the_ids_of_the_whole_text(parts, special):
     """However the text is cut: inside a contraction, white space, a special token."""
     whole = "".join(parts)
-    assert list(TAUGHT_EXAMPLE.encode_iterable(parts, special)) == TAUGHT_EXAMPLE.encode(whole, special).tolist()
-    assert list(TAUGHT_EXAMPLE.encode_iterable(iter(whole), special)) == TAUGHT_EXAMPLE.encode(whole, special).tolist()
+    assert (
+        list(TAUGHT_EXAMPLE.encode_iterable(parts, special)) == TAUGHT_EXAMPLE.encode(whole, special).tolist()
+    )
+    assert (
+        list(TAUGHT_EXAMPLE.encode_iterable(iter(whole), special))
+        == TAUGHT_EXAMPLE.encode(whole, special).tolist()
+    )
 
 
 def test_saved_and_loaded(tmp_path):
@@ -158,10 +225,15 @@ def test_saved_and_loaded(tmp_path):
     )
     assert TAUGHT.load(tmp_path / "graduated.json").merges == TAUGHT_EXAMPLE.merges
     text = "the naïve 語 end"
-    assert make(str(tmp_path / "taught.json"), "", "").encode(text).tolist() == TAUGHT_EXAMPLE.encode(text).tolist()
+    assert (
+        make(str(tmp_path / "taught.json"), "", "").encode(text).tolist()
+        == TAUGHT_EXAMPLE.encode(text).tolist()
+    )
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"merges": 3}', '{"merges": [["a"]]}', '{"merges": [["a", "語"]]}', "[1]", '"x"'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"merges": 3}', '{"merges": [["a"]]}', '{"merges": [["a", "語"]]}', "[1]", '"x"']
+)
 def test_a_file_that_holds_no_vocabulary(content, tmp_path):
     path = tmp_path / "v.json"
     path.write_text(content, encoding="utf-8")
@@ -179,10 +251,17 @@ def test_what_no_vocabulary_can_be_learned_from(train):
         train(END, 300)
 
 
-@pytest.mark.skipif(not (DATA / "tinyshakespeare.txt").exists(), reason="needs tinyshakespeare.txt in GPT_STAIRCASE_DATA")
+@pytest.mark.skipif(
+    not (DATA / "tinyshakespeare.txt").exists(), reason="needs tinyshakespeare.txt in GPT_STAIRCASE_DATA"
+)
 def test_each_arm_sees_as_much_text():
-    """What the script says of tinyshakespeare: 2048 characters in the windows of a step, 192 in a window of equal context."""
-    plan, text = lessons.course_plan("07_tokenizer_gqa/bpe"), (DATA / "tinyshakespeare.txt").read_text(encoding="utf-8")
+    """What the script says of tinyshakespeare: 2048 characters in the windows of a step, 192 in a window of
+    equal context.
+    """
+    plan, text = (
+        lessons.course_plan("07_tokenizer_gqa/bpe"),
+        (DATA / "tinyshakespeare.txt").read_text(encoding="utf-8"),
+    )
     train = text[: int(0.9 * len(text))]
     for name in ("char", "byte", "bpe-512", "bpe-1024", "bpe-2048", "bpe-4096"):
         own, wide = (plan.own(arm, plan.defaults) for arm in (name, f"{name}-context"))
@@ -198,7 +277,9 @@ def test_a_short_text_gives_as_many_merges_as_it_has():
 
 def test_names_of_tokenizers():
     text = "some text, some more text"
-    assert isinstance(make("char", text, text), CharTokenizer) and isinstance(make("byte", text, text), ByteTokenizer)
+    assert isinstance(make("char", text, text), CharTokenizer) and isinstance(
+        make("byte", text, text), ByteTokenizer
+    )
     assert make("bpe-260", text, text).name == "bpe-260"
     with pytest.raises(UserError, match="did you mean 'byte'"):
         make("bytes", text, text)
@@ -206,7 +287,7 @@ def test_names_of_tokenizers():
         make("there/is/none.json", text, text)
 
 
-# ---- speed and memory ------------------------------------------------------------------------------------------------
+# ---- speed and memory ----------------------------------------------------------------------------
 
 
 def seconds(function, *arguments) -> float:
@@ -224,7 +305,9 @@ def test_a_small_vocabulary_is_learned_within_a_second(train):
 
 @pytest.mark.slow
 @BOTH
-@pytest.mark.skipif(not (DATA / "tinyshakespeare.txt").exists(), reason="needs tinyshakespeare.txt in GPT_STAIRCASE_DATA")
+@pytest.mark.skipif(
+    not (DATA / "tinyshakespeare.txt").exists(), reason="needs tinyshakespeare.txt in GPT_STAIRCASE_DATA"
+)
 def test_a_vocabulary_of_4096_is_learned_within_six_seconds(train):
     assert seconds(train, (DATA / "tinyshakespeare.txt").read_text(encoding="utf-8"), 4096) < 6.0
 
@@ -257,14 +340,22 @@ print(json.dumps([most - before, count]))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "documents.jsonl").exists(), reason="needs documents.jsonl in GPT_STAIRCASE_DATA")
+@pytest.mark.skipif(
+    not (DATA / "documents.jsonl").exists(), reason="needs documents.jsonl in GPT_STAIRCASE_DATA"
+)
 def test_17_megabytes_in_a_minute_and_encoded_in_constant_memory(tmp_path):
-    places = {"root": str(lessons.ROOT), "path": str(DATA / "documents.jsonl"), "script": str(lessons.ROOT / "07_tokenizer_gqa/bpe.py")}
+    places = {
+        "root": str(lessons.ROOT),
+        "path": str(DATA / "documents.jsonl"),
+        "script": str(lessons.ROOT / "07_tokenizer_gqa/bpe.py"),
+    }
     run = [sys.executable, "-c"]
     done = subprocess.run([*run, MEASURE.format(**places)], capture_output=True, text=True, check=True)
     spent, peak, vocab_size, state = json.loads(done.stdout)
     assert spent < 60 and peak < 1e9 and vocab_size == 8192
     (tmp_path / "v.json").write_text(json.dumps(state), encoding="ascii")
-    done = subprocess.run([*run, STREAM.format(**places), str(tmp_path / "v.json")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [*run, STREAM.format(**places), str(tmp_path / "v.json")], capture_output=True, text=True, check=True
+    )
     grown, count = json.loads(done.stdout)
     assert grown < 50e6 and count > 1e6

@@ -1,4 +1,6 @@
-"""Decoding with a cache gives what decoding without it gives, and grouped heads are what they say; as taught, and as graduated."""
+"""Decoding with a cache gives what decoding without it gives, and grouped heads are what they say; as taught,
+and as graduated.
+"""
 
 import dataclasses
 import runpy
@@ -20,7 +22,15 @@ SIZE = Settings(n_layer=3, n_head=4, n_embd=32, block_size=256)
 CACHED = runpy.run_path(str(lessons.ROOT / "07_tokenizer_gqa/kv_cache.py"))["MultiHeadAttention"]
 GROUPED = runpy.run_path(str(lessons.ROOT / "07_tokenizer_gqa/gqa.py"))["MultiHeadAttention"]
 ATTENTION = {"graduated": MultiHeadAttention, "kv_cache": CACHED, "gqa": GROUPED}
-KINDS = [("graduated", 4), ("graduated", 2), ("graduated", 1), ("kv_cache", 4), ("gqa", 4), ("gqa", 2), ("gqa", 1)]
+KINDS = [
+    ("graduated", 4),
+    ("graduated", 2),
+    ("graduated", 1),
+    ("kv_cache", 4),
+    ("gqa", 4),
+    ("gqa", 2),
+    ("gqa", 1),
+]
 
 
 def model(kind: str = "graduated", heads: int = 4, s: Settings = SIZE) -> GPT:
@@ -46,7 +56,9 @@ def test_cached_decoding_is_uncached_decoding_token_for_token(kind, heads):
 @pytest.mark.parametrize("parts", [[40], [1] * 40, [7, 1, 20, 1, 11]])
 @torch.no_grad()
 def test_cached_logits_are_those_of_the_whole(kind, heads, parts):
-    """However the text comes: at once, one by one, or in pieces (T new positions after S - T known ones need a mask of their own)."""
+    """However the text comes: at once, one by one, or in pieces (T new positions after S - T known ones need
+    a mask of their own).
+    """
     built, ids = model(kind, heads), torch.randint(V, (2, 40))
     cache = built.new_cache()
     logits = torch.cat([built(part, cache) for part in ids.split(parts, dim=1)], dim=1)
@@ -61,14 +73,21 @@ def test_past_the_window_the_cache_is_given_up_and_the_tokens_stay_the_same():
     for length in (5, 16, 30):  # also prompts that are longer than the window
         start = torch.randint(V, (1, length))
         greedy = Sampling(temperature=0)
-        found = [torch.stack(list(generate(built, start, 16, 40, greedy, cached=cached))) for cached in (True, False)]
+        found = [
+            torch.stack(list(generate(built, start, 16, 40, greedy, cached=cached)))
+            for cached in (True, False)
+        ]
         assert torch.equal(*found) and len(found[0]) == 40
 
 
 def test_sampling_with_a_cache_draws_the_same_tokens():
     built, start = model(), torch.randint(V, (3, 9))
     drawn = [
-        torch.stack(list(generate(built, start, 256, 50, Sampling(top_k=20), torch.Generator().manual_seed(4), cached)))
+        torch.stack(
+            list(
+                generate(built, start, 256, 50, Sampling(top_k=20), torch.Generator().manual_seed(4), cached)
+            )
+        )
         for cached in (True, False)
     ]
     assert torch.equal(*drawn)
@@ -80,12 +99,17 @@ def test_the_taught_groups_are_the_graduated_ones(heads):
     taught, graduated = model("gqa", heads), model("graduated", heads)
     weights = taught.state_dict()
     for name in [n for n in weights if ".query." in n]:
-        weights[name.replace("query", "qkv")] = torch.cat([weights.pop(name.replace("query", part)) for part in ("query", "key", "value")])
+        weights[name.replace("query", "qkv")] = torch.cat(
+            [weights.pop(name.replace("query", part)) for part in ("query", "key", "value")]
+        )
     graduated.load_state_dict(weights)
     ids = torch.randint(V, (3, 30))
     torch.testing.assert_close(graduated(ids), taught(ids), rtol=0, atol=1e-10)
     losses = [F.cross_entropy(m(ids).flatten(0, 1), ids.flatten()) for m in (taught, graduated)]
-    ours, theirs = (torch.autograd.grad(loss, m.token.weight)[0] for loss, m in zip(losses, (taught, graduated), strict=True))
+    ours, theirs = (
+        torch.autograd.grad(loss, m.token.weight)[0]
+        for loss, m in zip(losses, (taught, graduated), strict=True)
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
@@ -120,7 +144,9 @@ def test_the_cache_is_smaller_by_the_group_factor(kind):
         cache = built.new_cache()
         built(torch.zeros(1, 100, dtype=torch.long), cache)
         sizes[heads] = sum(layer.nbytes for layer in cache)
-    assert sizes[4] == 2 * sizes[2] == 4 * sizes[1] == 3 * 100 * 2 * 32 * 8  # layers, positions, keys and values, width, bytes of float64
+    assert (
+        sizes[4] == 2 * sizes[2] == 4 * sizes[1] == 3 * 100 * 2 * 32 * 8
+    )  # layers, positions, keys and values, width, bytes of float64
 
 
 def test_a_position_outside_the_window_is_refused():
@@ -155,10 +181,17 @@ def test_decoding_with_a_cache_is_at_least_five_times_faster():
 
 
 def test_heads_that_do_not_divide_are_refused(in_process):
-    for script, flags in (("weight_tying", "--n-kv-head 3"), ("gqa", "--n-head 3 --n-embd 48"), ("weight_tying", "--n-kv-head -1")):
+    for script, flags in (
+        ("weight_tying", "--n-kv-head 3"),
+        ("gqa", "--n-head 3 --n-embd 48"),
+        ("weight_tying", "--n-kv-head -1"),
+    ):
         done = in_process(f"07_tokenizer_gqa/{script}", flags)
         assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "not divisible by 2 heads of keys" in in_process("07_tokenizer_gqa/gqa", "--n-head 3 --n-embd 48").stderr
+    assert (
+        "not divisible by 2 heads of keys"
+        in in_process("07_tokenizer_gqa/gqa", "--n-head 3 --n-embd 48").stderr
+    )
 
 
 @pytest.mark.parametrize(("name", "graduated"), [("TiedHead", TiedHead), ("UntiedHead", UntiedHead)])

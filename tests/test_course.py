@@ -19,7 +19,15 @@ from common.report.evidence import Measured
 
 def course(*arguments: str, **environment) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "common.tools.course", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+    )
 
 
 def test_list_has_every_script_in_order_with_its_title():
@@ -30,13 +38,21 @@ def test_list_has_every_script_in_order_with_its_title():
 
 @pytest.fixture
 def small_corpus(tmp_path, text_file):
-    """The course's corpus is looked for where a small stand-in with the wrong checksum cannot be: so use the network-free fallback."""
-    return {"GPT_STAIRCASE_DATA": str(tmp_path / "none"), "https_proxy": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    """The course's corpus is looked for where a small stand-in with the wrong checksum cannot be: so use the
+    network-free fallback.
+    """
+    return {
+        "GPT_STAIRCASE_DATA": str(tmp_path / "none"),
+        "https_proxy": "http://127.0.0.1:9",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
 
 
 @pytest.mark.slow
 def test_quick_runs_one_seed_of_a_stage(small_corpus):
-    done = course("run", "01_bigram/count_bigram", "02_attention/bigram", "--quick", "--jobs", "2", **small_corpus)
+    done = course(
+        "run", "01_bigram/count_bigram", "02_attention/bigram", "--quick", "--jobs", "2", **small_corpus
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[2/2] 02_attention/bigram" in done.stdout and "everything runs" in done.stdout
     assert not results.results_path().exists()
@@ -45,10 +61,20 @@ def test_quick_runs_one_seed_of_a_stage(small_corpus):
 @pytest.mark.slow
 def test_only_what_is_missing_is_run(own_logs):
     reference = refer("count_bigram")
-    values = dict.fromkeys(results.COLUMNS, 1.0) | {"experiment": reference.experiment, "arm": "default", "corpus": "tinyshakespeare"}
+    values = dict.fromkeys(results.COLUMNS, 1.0) | {
+        "experiment": reference.experiment,
+        "arm": "default",
+        "corpus": "tinyshakespeare",
+    }
     for seed in (1, 2, 3):
         results.append(
-            values | {"seed": seed, "config_hash": reference.config(), "code_hash": reference.code, "protocol": results.PROTOCOL}
+            values
+            | {
+                "seed": seed,
+                "config_hash": reference.config(),
+                "code_hash": reference.code,
+                "protocol": results.PROTOCOL,
+            }
         )
     done = course("run", "01_bigram/count_bigram")
     assert done.returncode == 0 and "0 runs to do, 3 of 3 are done already" in done.stdout
@@ -57,22 +83,31 @@ def test_only_what_is_missing_is_run(own_logs):
     assert "seeds 1 2 3" in line and "not measured" not in line and status.returncode == 1
     assert "01_bigram/by_hand" in status.stdout and "not measured yet" in status.stdout
     last = status.stdout.splitlines()[-1]
-    assert re.fullmatch(r"\d+ lines to run, \d+ runs, about [\d.]+ h one after the other: python -m common.tools.course run", last), last
+    assert re.fullmatch(
+        r"\d+ lines to run, \d+ runs, about [\d.]+ h one after the other: python -m common.tools.course run",
+        last,
+    ), last
 
 
 @pytest.mark.slow
 def test_status_tells_what_earlier_code_measured_and_exits_with_0_when_all_is_there(tracked):
     measured = Measured()
-    whole = {measured.line(reference).state for reference in course_references()} | {pictures.state(e) for e in pictures.drawing()}
+    whole = {measured.line(reference).state for reference in course_references()} | {
+        pictures.state(e) for e in pictures.drawing()
+    }
     done = course("status")
-    assert (done.returncode == 0) == (done.stdout.splitlines()[-1] == "complete") == (whole == {"measured"}), done.stdout[-300:]
+    assert (
+        (done.returncode == 0) == (done.stdout.splitlines()[-1] == "complete") == (whole == {"measured"})
+    ), done.stdout[-300:]
     path = tracked / "results_All.csv"
     (own,) = set(results.course_rows(refer("multi_head")).code_hash)
     path.write_text(path.read_text(encoding="utf-8").replace(own, "older"), encoding="utf-8")
     done = course("status")
     line = next(line for line in done.stdout.splitlines() if line.startswith("02_attention/multi_head"))
     assert "seeds -  " in line and "test bpc 3.3719" in line and line.endswith("measured with earlier code")
-    assert done.returncode == 1 and re.match(r"\d+ lines to run, \d+ runs, about [\d.]+ (s|min|h) ", done.stdout.splitlines()[-1])
+    assert done.returncode == 1 and re.match(
+        r"\d+ lines to run, \d+ runs, about [\d.]+ (s|min|h) ", done.stdout.splitlines()[-1]
+    )
 
 
 @pytest.mark.slow
@@ -80,7 +115,13 @@ def test_status_tells_what_earlier_code_measured_and_exits_with_0_when_all_is_th
 def test_an_interrupted_course_goes_on_from_its_checkpoint(own_logs, small_corpus):
     command = [sys.executable, "-m", "common.tools.course", "run", "02_attention/bigram", "--seeds", "1"]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | small_corpus, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        env=os.environ | small_corpus,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 60
     while not list(own_logs.glob("runs/**/checkpoint.safetensors")):
@@ -92,7 +133,9 @@ def test_an_interrupted_course_goes_on_from_its_checkpoint(own_logs, small_corpu
     assert not results.results_path().exists()
     done = course("run", "02_attention/bigram", "--seeds", "1", **small_corpus)
     assert (
-        done.returncode == 0 and "note: 1 of 1 runs left no row of the course, 02_attention/bigram first: is its text here?" in done.stdout
+        done.returncode == 0
+        and "note: 1 of 1 runs left no row of the course, 02_attention/bigram first: is its text here?"
+        in done.stdout
     )
     assert len(results.read()) == 1
 

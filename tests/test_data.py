@@ -51,7 +51,9 @@ def test_a_named_corpus_is_downloaded_once_and_kept(served):
     serve(b"some text\n" * 30)
     assert load_text("tinyshakespeare").text == "some text\n" * 30
     assert [p.name for p in cache.iterdir()] == ["tinyshakespeare.txt"]
-    corpora.SOURCES["tinyshakespeare"] = Source("http://127.0.0.1:9/gone", corpora.SOURCES["tinyshakespeare"].sha256)
+    corpora.SOURCES["tinyshakespeare"] = Source(
+        "http://127.0.0.1:9/gone", corpora.SOURCES["tinyshakespeare"].sha256
+    )
     assert load_text("tinyshakespeare").name == "tinyshakespeare"
 
 
@@ -72,7 +74,9 @@ def test_a_download_with_the_wrong_checksum_leaves_nothing(served):
 
 
 def test_the_real_sources_are_https():
-    assert all(source.url.startswith("https://") and len(source.sha256) == 64 for source in corpora.SOURCES.values())
+    assert all(
+        source.url.startswith("https://") and len(source.sha256) == 64 for source in corpora.SOURCES.values()
+    )
 
 
 def test_a_changed_file_in_the_data_folder_is_refused(tmp_path, monkeypatch):
@@ -95,20 +99,32 @@ def test_the_built_in_corpora_need_no_file():
 
 def test_no_name_is_in_two_splits_and_duplicates_stay_when_asked(tmp_path):
     path = tmp_path / "names.txt"
-    path.write_text("\n".join(f"{'abcdefghij'[i % 10]}{'klmno'[i % 5]}{i % 37 * 'x'}" for i in range(400)), encoding="utf-8")
+    path.write_text(
+        "\n".join(f"{'abcdefghij'[i % 10]}{'klmno'[i % 5]}{i % 37 * 'x'}" for i in range(400)),
+        encoding="utf-8",
+    )
 
     def parts(keep: bool, drop: bool = False):
         d = names_data(NamesSettings(corpus=str(path), keep_duplicates=keep, drop_leaked=drop, block_size=2))
-        return [d.tokenizer.decode(split.targets.tolist()).split("\n")[:-1] for split in (d.train, d.validation, d.test)]
+        return [
+            d.tokenizer.decode(split.targets.tolist()).split("\n")[:-1]
+            for split in (d.train, d.validation, d.test)
+        ]
 
     train, validation, test = parts(keep=False)
     assert not set(train) & set(validation) and not set(train) & set(test) and not set(validation) & set(test)
-    assert len(train + validation + test) == len(set(train + validation + test)) == len(set(path.read_text(encoding="utf-8").split()))
+    assert (
+        len(train + validation + test)
+        == len(set(train + validation + test))
+        == len(set(path.read_text(encoding="utf-8").split()))
+    )
     assert abs(len(train) - 0.8 * len(train + validation + test)) < 1
     kept = parts(keep=True)
     assert sum(map(len, kept)) == 400 and set(kept[0]) & set(kept[2])
     dropped = parts(keep=True, drop=True)
-    assert dropped[1:] == kept[1:] and dropped[0] == [name for name in kept[0] if name not in {*kept[1], *kept[2]}]
+    assert dropped[1:] == kept[1:] and dropped[0] == [
+        name for name in kept[0] if name not in {*kept[1], *kept[2]}
+    ]
 
 
 def test_batches_depend_on_seed_and_step_alone(text_file):
@@ -157,9 +173,13 @@ def test_unknown_corpora_folders_and_missing_files_are_named(tmp_path):
 
 
 def test_no_module_opens_a_file_without_saying_utf_8():
-    """Checked by the linter everywhere; here for the one way around it, read_text() and write_text() without an encoding."""
+    """Checked by the linter everywhere; here for the one way around it, read_text() and write_text() without
+    an encoding.
+    """
     root = Path(corpora.__file__).parents[1]
     for path in [*root.glob("common/**/*.py"), *root.glob("0*/*.py"), *root.glob("tests/*.py")]:
         for line in path.read_text(encoding="utf-8").splitlines():
             if ".read_text(" in line or ".write_text(" in line:
-                assert "encoding=" in line or "glob(" in line or '".read_text("' in line, f"{path.name}: {line.strip()}"
+                assert "encoding=" in line or "glob(" in line or '".read_text("' in line, (
+                    f"{path.name}: {line.strip()}"
+                )

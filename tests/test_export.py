@@ -23,10 +23,14 @@ from common.settings import PartSettings
 from common.tools import export
 from common.tools.forms import form_of
 
-tokenizers = pytest.importorskip("tokenizers", reason="the extra `export` brings tokenizers, which is not installed")
+tokenizers = pytest.importorskip(
+    "tokenizers", reason="the extra `export` brings tokenizers, which is not installed"
+)
 from common.tools.tokenizer_files import as_hf  # noqa: E402
 
-TEXT = "".join(f"It's line {n}, and we'll say it's fine;\n\n  then 'tis {n * 7919} times over.\t" for n in range(60))
+TEXT = "".join(
+    f"It's line {n}, and we'll say it's fine;\n\n  then 'tis {n * 7919} times over.\t" for n in range(60)
+)
 SIZE = PartSettings(n_layer=2, n_head=4, n_embd=32, block_size=24)
 LLAMA = {"norm": "rmsnorm", "position": "rope", "feed_forward": "swiglu"}
 GPT2 = {"feed_forward": "gelu-tanh"}
@@ -51,14 +55,18 @@ def as_run(model, tokenizer):
     return dataclasses.make_dataclass("R", ["model", "tokenizer", "settings"])(model, tokenizer, SIZE)
 
 
-# ---- tokenizers ------------------------------------------------------------------------------------------------------
+# ---- tokenizers ----------------------------------------------------------------------------------
 
 PUBLISHED = {}
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.one_of(st.text(max_size=40), st.text("aA \n\t'sl1.,<|>\u00e9\u4f60\U0001f600\r", max_size=60), st.just("<|endoftext|> it's  \n\n"))
+    st.one_of(
+        st.text(max_size=40),
+        st.text("aA \n\t'sl1.,<|>\u00e9\u4f60\U0001f600\r", max_size=60),
+        st.just("<|endoftext|> it's  \n\n"),
+    )
 )
 @pytest.mark.parametrize("name", ["char", "byte", "bpe", "gpt2", "cl100k_base"])
 def test_the_exported_tokenizer_gives_the_same_tokens_and_the_same_text(name, text):
@@ -80,12 +88,14 @@ def test_the_exported_tokenizer_gives_the_same_tokens_and_the_same_text(name, te
     assert theirs.decode(ids, skip_special_tokens=False) == text
 
 
-# ---- the folder ------------------------------------------------------------------------------------------------------
+# ---- the folder ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def transformers():
-    return pytest.importorskip("transformers", reason="the extra `dev` brings transformers, which is not installed")
+    return pytest.importorskip(
+        "transformers", reason="the extra `dev` brings transformers, which is not installed"
+    )
 
 
 FORMS = [
@@ -101,7 +111,9 @@ FORMS = [
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("name", "names"), FORMS, ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values()))
+    ("name", "names"),
+    FORMS,
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
 )
 def test_the_library_loads_it_and_writes_the_same_text(name, names, tmp_path, transformers):
     ours = tokenizer_of(name)
@@ -115,15 +127,26 @@ def test_the_library_loads_it_and_writes_the_same_text(name, names, tmp_path, tr
     expected = model(ids)
     assert expected.std() > 0.3
     torch.testing.assert_close(theirs(ids).logits, expected, rtol=0, atol=2e-5)
-    written = torch.cat([ids[0], torch.cat(list(generate(model, ids, 24, 24 - ids.size(1), Sampling(temperature=0))))])
-    found = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24 - ids.size(1), do_sample=False, pad_token_id=0)
+    written = torch.cat(
+        [ids[0], torch.cat(list(generate(model, ids, 24, 24 - ids.size(1), Sampling(temperature=0))))]
+    )
+    found = theirs.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=24 - ids.size(1),
+        do_sample=False,
+        pad_token_id=0,
+    )
     assert found[0].tolist() == written.tolist()
     assert cutter.decode(found[0]) == ours.decode(written.tolist())
 
 
 REFUSED = [
     ({"position": "alibi"}, "GPT-2 has no ALiBi"),
-    ({"position": "sinusoidal", "norm": "rmsnorm", "feed_forward": "swiglu"}, "Llama has no SinusoidalPosition"),
+    (
+        {"position": "sinusoidal", "norm": "rmsnorm", "feed_forward": "swiglu"},
+        "Llama has no SinusoidalPosition",
+    ),
     ({"norm": "scalenorm"}, "GPT-2 has no ScaleNorm"),
     ({"norm": "none"}, "no block without norms"),
     ({"qk_norm": True}, "GPT-2 has no norm of queries and keys"),
@@ -149,7 +172,9 @@ def test_mixed_norms_and_models_of_a_script_are_refused():
     with pytest.raises(UserError, match="GPT-2 has no RMSNorm"):
         form_of(mixed, 24)
     plan = lessons.course_plan("07_tokenizer_gqa/gqa")
-    with pytest.raises(UserError, match="has no GroupedQueryAttention of a script of its own|of a script of its own"):
+    with pytest.raises(
+        UserError, match="has no GroupedQueryAttention of a script of its own|of a script of its own"
+    ):
         form_of(lessons.build_model(plan.arms["mha"], plan.defaults, 97, 1), 64)
     plan = lessons.course_plan("06_transformer/gpt")
     with pytest.raises(UserError, match="written out in its script"):
@@ -178,7 +203,8 @@ def test_from_a_run_to_a_folder(tmp_path, in_process, own_logs, monkeypatch, cap
     """The command, on a run of a model of a file; and what it says where the script writes its own parts."""
     done = in_process(
         "08_micro_arch/assemble",
-        "--norm rmsnorm --position rope --feed-forward swiglu --corpus pydoc --tokenizer byte --steps 3 --warm-up 1 --n-layer 1 "
+        "--norm rmsnorm --position rope --feed-forward swiglu --corpus pydoc --tokenizer byte --steps 3 "
+        "--warm-up 1 --n-layer 1 "
         "--n-embd 16 --block-size 16 --threads 1 --no-pictures",
     )
     assert done.returncode == 0, done.stderr
@@ -187,19 +213,28 @@ def test_from_a_run_to_a_folder(tmp_path, in_process, own_logs, monkeypatch, cap
     export.main()
     assert "the form of Llama" in capsys.readouterr().out
     assert transformers.AutoModelForCausalLM.from_pretrained(folder / "hf").config.num_hidden_layers == 1
-    for arguments, said in (([str(folder)], "is there already"), ([], "name a run folder"), ([str(tmp_path)], "holds no checkpoint")):
+    for arguments, said in (
+        ([str(folder)], "is there already"),
+        ([], "name a run folder"),
+        ([str(tmp_path)], "holds no checkpoint"),
+    ):
         monkeypatch.setattr(sys, "argv", ["export", *arguments])
         with pytest.raises(SystemExit) as stop:
             export.main()
         assert stop.value.code == 2 and said in capsys.readouterr().err
 
 
-# ---- one file --------------------------------------------------------------------------------------------------------
+# ---- one file ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "names"), [("bpe", LLAMA | {"n_kv_head": 2}), ("byte", LLAMA | {"head": "untied"}), ("bpe", GPT2)])
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [("bpe", LLAMA | {"n_kv_head": 2}), ("byte", LLAMA | {"head": "untied"}), ("bpe", GPT2)],
+)
 def test_the_tensors_of_a_gguf_file_are_ours(name, names, tmp_path):
-    """Read back with the package's own reader; queries and keys of Llama stand in another order, so that RoPE turns neighbours."""
+    """Read back with the package's own reader; queries and keys of Llama stand in another order, so that RoPE
+    turns neighbours.
+    """
     gguf = pytest.importorskip("gguf", reason="the extra `export` brings gguf, which is not installed")
     ours = tokenizer_of(name)
     model = trained(names, ours.vocab_size)
@@ -210,15 +245,27 @@ def test_the_tensors_of_a_gguf_file_are_ours(name, names, tmp_path):
     torch.testing.assert_close(found["token_embd.weight"], model.token.weight.detach(), rtol=0, atol=0)
     block = model.blocks[1]
     if form.name == "Llama":
-        q = found["blk.1.attn_q.weight"].unflatten(0, (4, -1, 2)).transpose(1, 2).flatten(0, 2)  # back to (i, i + D/2)
-        assert torch.equal(q, block.attention.qkv.weight[:32]) and not torch.equal(found["blk.1.attn_q.weight"], q)
-        k = found["blk.1.attn_k.weight"].unflatten(0, (block.attention.n_kv_head, -1, 2)).transpose(1, 2).flatten(0, 2)
+        q = (
+            found["blk.1.attn_q.weight"].unflatten(0, (4, -1, 2)).transpose(1, 2).flatten(0, 2)
+        )  # back to (i, i + D/2)
+        assert torch.equal(q, block.attention.qkv.weight[:32]) and not torch.equal(
+            found["blk.1.attn_q.weight"], q
+        )
+        k = (
+            found["blk.1.attn_k.weight"]
+            .unflatten(0, (block.attention.n_kv_head, -1, 2))
+            .transpose(1, 2)
+            .flatten(0, 2)
+        )
         assert torch.equal(k, block.attention.qkv.weight[32 : 32 + len(k)])
         assert torch.equal(found["blk.1.ffn_gate.weight"], block.feed_forward.gate.weight)
         assert ("output.weight" in found) == (names.get("head") == "untied")
     else:
         assert torch.equal(found["blk.1.attn_qkv.weight"], block.attention.qkv.weight)
-        assert torch.equal(found["blk.1.ffn_down.weight"], block.feed_forward[2].weight) and found["blk.1.ffn_down.bias"].abs().max() == 0
+        assert (
+            torch.equal(found["blk.1.ffn_down.weight"], block.feed_forward[2].weight)
+            and found["blk.1.ffn_down.bias"].abs().max() == 0
+        )
     fields = {key: field.contents() for key, field in read.fields.items()}
     architecture = fields["general.architecture"]
     assert fields[f"{architecture}.block_count"] == 2 and fields[f"{architecture}.context_length"] == 24
@@ -227,14 +274,17 @@ def test_the_tensors_of_a_gguf_file_are_ours(name, names, tmp_path):
 
 def test_a_gguf_file_that_would_not_be_the_same_model_is_refused(tmp_path):
     pytest.importorskip("gguf", reason="the extra `export` brings gguf, which is not installed")
-    for names, name, said in ((GPT2, "char", "no tokenizer of characters"), ({}, "byte", "GELU by tanh only")):
+    for names, name, said in (
+        (GPT2, "char", "no tokenizer of characters"),
+        ({}, "byte", "GELU by tanh only"),
+    ):
         ours = tokenizer_of(name)
         with pytest.raises(UserError, match=said):
             export.export(as_run(trained(names, ours.vocab_size), ours), "gguf", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-# ---- published weights, in our GPT -----------------------------------------------------------------------------------
+# ---- published weights, in our GPT ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,7 +292,9 @@ def tiny_gpt2(tmp_path, transformers) -> tuple[Path, object]:
     """A random GPT-2 with biases, as the library writes it, and a tokenizer beside it."""
     ours = tokenizer_of("bpe")
     torch.manual_seed(1)
-    config = transformers.GPT2Config(vocab_size=ours.vocab_size, n_positions=24, n_embd=32, n_layer=2, n_head=4, n_inner=96)
+    config = transformers.GPT2Config(
+        vocab_size=ours.vocab_size, n_positions=24, n_embd=32, n_layer=2, n_head=4, n_inner=96
+    )
     theirs = transformers.GPT2LMHeadModel(config).eval()
     for p in theirs.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
@@ -261,7 +313,12 @@ def test_published_weights_give_the_librarys_logits(tiny_gpt2):
     assert any(p.abs().max() > 0 for name, p in found.model.named_parameters() if name.endswith("bias"))
     written = [int(token) for token in generate(found.model, ids, 24, 8, Sampling(temperature=0))]
     expected = theirs.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=0, eos_token_id=None
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=8,
+        do_sample=False,
+        pad_token_id=0,
+        eos_token_id=None,
     )
     assert expected[0, ids.size(1) :].tolist() == written
 
@@ -284,8 +341,15 @@ def test_bad_folders_of_weights_are_refused_in_one_line(tiny_gpt2, tmp_path):
         bad = tmp_path / "bad"
         shutil.copytree(folder, bad)
         for name, content in files.items():
-            path = bad / {"config": "config.json", "weights": "model.safetensors", "tokenizer": "tokenizer.json"}[name]
-            path.unlink() if content is None else path.write_bytes(content if isinstance(content, bytes) else content.encode())
+            path = (
+                bad
+                / {"config": "config.json", "weights": "model.safetensors", "tokenizer": "tokenizer.json"}[
+                    name
+                ]
+            )
+            path.unlink() if content is None else path.write_bytes(
+                content if isinstance(content, bytes) else content.encode()
+            )
         with pytest.raises(UserError) as error:
             reading.load_gpt2(bad)
         assert said in str(error.value) and "\n" not in str(error.value)

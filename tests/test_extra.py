@@ -1,4 +1,6 @@
-"""Scores that are no column of the results: logged once, tied to the code that gave them, shown with it, and not lost."""
+"""Scores that are no column of the results: logged once, tied to the code that gave them, shown with it, and
+not lost.
+"""
 
 import csv
 import shutil
@@ -23,11 +25,24 @@ def scored(own_logs):
     """A line of the course with five rows and their scores, all of the present code."""
     reference = refer("position:rope")
     plan, config = course_plan(POSITION), reference.config()
-    known = {name: 1.5 for name in results.COLUMNS} | {"experiment": POSITION, "arm": "rope", "corpus": "tinyshakespeare", "protocol": 1}
-    known |= {"diverged": False, "config_hash": config, "code_hash": reference.code, "tokenizer": "bpe-1024", "git_commit": "1234567"}
+    known = {name: 1.5 for name in results.COLUMNS} | {
+        "experiment": POSITION,
+        "arm": "rope",
+        "corpus": "tinyshakespeare",
+        "protocol": 1,
+    }
+    known |= {
+        "diverged": False,
+        "config_hash": config,
+        "code_hash": reference.code,
+        "tokenizer": "bpe-1024",
+        "git_commit": "1234567",
+    }
     for seed in range(1, 6):
         results.append(known | {"seed": seed})
-        extra.append(extra.lines(plan, "rope", seed, config, {"bpc at 64": 2.0 + seed / 100, "bpc at 128": 3.0}))
+        extra.append(
+            extra.lines(plan, "rope", seed, config, {"bpc at 64": 2.0 + seed / 100, "bpc at 128": 3.0})
+        )
     return reference
 
 
@@ -74,10 +89,16 @@ def test_a_line_without_its_scores_is_not_done(scored, monkeypatch):
 def test_scores_are_shown_with_their_interval_and_their_state(scored, monkeypatch):
     assert readme.figure(Measured(), "score(position:rope, bpc at 64, .2f)") == "2.03\u00a0±\u00a00.02"
     shown = readme.score_table(Measured(), "position:rope; position:learned", "bpc at 64; bpc at 128")
-    assert "`rope` | 2.030\u00a0±\u00a00.020 | 3.000\u00a0±\u00a00.000 |" in shown and "`learned` | _not measured yet_ |  |" in shown
+    assert (
+        "`rope` | 2.030\u00a0±\u00a00.020 | 3.000\u00a0±\u00a00.000 |" in shown
+        and "`learned` | _not measured yet_ |  |" in shown
+    )
     monkeypatch.setattr(Plan, "scores_code", property(lambda self: "of another kind"))
     assert readme.figure(Measured(), "score(position:rope, bpc at 64, .2f)").endswith("[†](#trust)")
-    for wrong, said in (("score(position:rope, bpc at 99)", "gives no score 'bpc at 99'"), ("score(gqa:mha, x)", "gives no scores")):
+    for wrong, said in (
+        ("score(position:rope, bpc at 99)", "gives no score 'bpc at 99'"),
+        ("score(gqa:mha, x)", "gives no scores"),
+    ):
         with pytest.raises(UserError, match=said):
             readme.figure(Measured(), wrong)
 
@@ -124,6 +145,10 @@ def test_a_foreign_file_is_told_before_the_training(script, own_logs):
     own_logs.mkdir()
     extra.extra_path().write_text("a,b\n1,2\n", encoding="utf-8")
     done = script(POSITION, f"{SHORT} --arms rope")
-    assert done.returncode == 2 and "is not a file of scores of this course" in done.stderr and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2
+        and "is not a file of scores of this course" in done.stderr
+        and done.stderr.count("\n") == 1
+    )
     assert not results.results_path().exists() and not (own_logs / "runs").exists()
     shutil.rmtree(own_logs)

@@ -19,8 +19,9 @@ from common.paths import ROOT
 from common.settings import FIRST, INTRODUCED, NamesSettings, PartSettings, config_hash
 from common.tools import prove as prover
 
-LINES = ("01_bigram/by_hand", "01_bigram/ngram:3", "01_bigram/names_mlp", "02_attention/positions", "05_residual_norm/depth_map:pre-LN-4",
-         "06_transformer/gpt", "06_transformer/sizes:pico", "07_tokenizer_gqa/bpe:bpe-1024", "07_tokenizer_gqa/gqa:gqa")  # fmt: skip
+LINES = ("01_bigram/by_hand", "01_bigram/ngram:3", "01_bigram/names_mlp", "02_attention/positions",
+         "05_residual_norm/depth_map:pre-LN-4", "06_transformer/gpt", "06_transformer/sizes:pico",
+         "07_tokenizer_gqa/bpe:bpe-1024", "07_tokenizer_gqa/gqa:gqa")  # fmt: skip
 TEXT = {line for line in LINES if "names" not in line}
 SAMPLED = set(LINES) - {"01_bigram/ngram:3"}  # which reads the whole text
 LOOP = TEXT - {"01_bigram/by_hand", "01_bigram/ngram:3"}
@@ -29,7 +30,9 @@ BASE = {"07_tokenizer_gqa/bpe:bpe-1024", "07_tokenizer_gqa/gqa:gqa"}  # on the G
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A copy of the code, and a function that gives the fingerprints of some lines in it: of what stands there now."""
+    """A copy of the code, and a function that gives the fingerprints of some lines in it: of what stands
+    there now.
+    """
     folder = tmp_path / "copy"
     for name in ("common", *dict.fromkeys(e.split("/")[0] for e in COURSE)):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -42,11 +45,15 @@ def copy(tmp_path, monkeypatch):
         found = {}
         for line in LINES:
             plan, arm = course_plan(refer(line).experiment), refer(line).arm
-            with monkeypatch.context() as real:  # the objects are those of the project; their definitions stand in the copy too
+            with (
+                monkeypatch.context() as real
+            ):  # the objects are those of the project; their definitions stand in the copy too
                 real.setattr(fingerprint, "ROOT", ROOT)
                 described = [fingerprint.describe(thing) for thing in (plan.arms[arm], plan.load, plan.train)]
             places = {Place(folder / p.path.relative_to(ROOT), p.name) for own, _ in described for p in own}
-            found[line] = sorted(fingerprint.reached(places | set(map(definitions.find, fingerprint.ROOTS))).values())
+            found[line] = sorted(
+                fingerprint.reached(places | set(map(definitions.find, fingerprint.ROOTS))).values()
+            )
         return found
 
     yield folder, codes
@@ -62,24 +69,88 @@ def edit(folder, name: str, old: str, new: str) -> None:
 
 STALE = {
     "AdamW's first beta": ("common/training/loop.py", "betas=(0.9,", "betas=(0.8,", LOOP),
-    "the rate halved in the loop": ("common/training/loop.py", "= learning_rate(s, step)", "= learning_rate(s, step) / 2", LOOP),
-    "the order of two lines of the loop": ("common/training/loop.py", "        optimizer.zero_grad()\n        total.backward()",
-                                           "        total.backward()\n        optimizer.zero_grad()", LOOP),
-    "the warm-up": ("common/training/loop.py", "s.lr * (step + 1) / (s.warm_up + 1)", "s.lr * (step + 1) / s.warm_up", LOOP),
-    "the split": ("common/data/splits.py", "int(0.9 * len(corpus.text))", "int(0.5 * len(corpus.text))", TEXT),
-    "the choice of a batch": ("common/data/splits.py", "default_rng((self.seed, step))", "default_rng((step, self.seed))", SAMPLED),
-    "the metric's division": ("common/training/metrics.py", "math.log(2) / self.characters", "math.log(2) / self.tokens", set(LINES)),
-    "what is scored": ("common/results/row.py", "score(model, data.test,", "score(model, data.validation,", set(LINES)),
-    "the seed of the weights": ("common/lessons/plan.py", "torch.manual_seed(seed)", "torch.manual_seed(seed + 1)", set(LINES)),
+    "the rate halved in the loop": (
+        "common/training/loop.py",
+        "= learning_rate(s, step)",
+        "= learning_rate(s, step) / 2",
+        LOOP,
+    ),
+    "the order of two lines of the loop": (
+        "common/training/loop.py",
+        "        optimizer.zero_grad()\n        total.backward()",
+        "        total.backward()\n        optimizer.zero_grad()",
+        LOOP,
+    ),
+    "the warm-up": (
+        "common/training/loop.py",
+        "s.lr * (step + 1) / (s.warm_up + 1)",
+        "s.lr * (step + 1) / s.warm_up",
+        LOOP,
+    ),
+    "the split": (
+        "common/data/splits.py",
+        "int(0.9 * len(corpus.text))",
+        "int(0.5 * len(corpus.text))",
+        TEXT,
+    ),
+    "the choice of a batch": (
+        "common/data/splits.py",
+        "default_rng((self.seed, step))",
+        "default_rng((step, self.seed))",
+        SAMPLED,
+    ),
+    "the metric's division": (
+        "common/training/metrics.py",
+        "math.log(2) / self.characters",
+        "math.log(2) / self.tokens",
+        set(LINES),
+    ),
+    "what is scored": (
+        "common/results/row.py",
+        "score(model, data.test,",
+        "score(model, data.validation,",
+        set(LINES),
+    ),
+    "the seed of the weights": (
+        "common/lessons/plan.py",
+        "torch.manual_seed(seed)",
+        "torch.manual_seed(seed + 1)",
+        set(LINES),
+    ),
     "which pair is joined first": ("common/data/bpe.py", "heapq.heappop(heap)", "heap.pop()", TEXT),
-    "which pair is joined first, as taught": ("07_tokenizer_gqa/bpe.py", "heappop(heap)", "heap.pop()", {"07_tokenizer_gqa/bpe:bpe-1024"}),
-    "an operator of a part": ("common/model/attention.py", "2 * self.n_kv_head) * size", "3 * self.n_kv_head) * size", BASE),
+    "which pair is joined first, as taught": (
+        "07_tokenizer_gqa/bpe.py",
+        "heappop(heap)",
+        "heap.pop()",
+        {"07_tokenizer_gqa/bpe:bpe-1024"},
+    ),
+    "an operator of a part": (
+        "common/model/attention.py",
+        "2 * self.n_kv_head) * size",
+        "3 * self.n_kv_head) * size",
+        BASE,
+    ),
     "a constant of a part": ("common/model/gpt.py", "std=0.02 /", "std=0.03 /", BASE),
-    "an operator of a script": ("02_attention/positions.py", "** 0.5 ", "** 0.4 ", {"02_attention/positions"}),
+    "an operator of a script": (
+        "02_attention/positions.py",
+        "** 0.5 ",
+        "** 0.4 ",
+        {"02_attention/positions"},
+    ),
     "a constant of a script": ("06_transformer/gpt.py", "std=0.02 /", "std=0.03 /", {"06_transformer/gpt"}),
-    "a base class": ("common/model/norm.py", "class LayerNorm(nn.LayerNorm)", "class LayerNorm(nn.RMSNorm)", BASE),
-    "what an import means": ("common/training/loop.py", "from torch.nn import functional as F", "from mine import functional as F", LOOP),
-}  # fmt: skip
+    "a base class": (
+        "common/model/norm.py",
+        "class LayerNorm(nn.LayerNorm)",
+        "class LayerNorm(nn.RMSNorm)",
+        BASE,
+    ),
+    "what an import means": (
+        "common/training/loop.py",
+        "from torch.nn import functional as F",
+        "from mine import functional as F",
+        LOOP,
+    ),
+}
 
 
 @pytest.mark.parametrize("what", STALE)
@@ -99,24 +170,47 @@ VALID = {
     "a docstring": ("common/training/loop.py", "Train `model` in place with AdamW.", "Train it."),
     "a comment": ("02_attention/positions.py", "# (B, T, T); ", "# "),
     "an annotation": ("common/training/metrics.py", "split, device: str", "split: object, device: str"),
-    "an error's wording in the positions": ("common/model/position.py", "is outside the window of", "is not in the window of"),
+    "an error's wording in the positions": (
+        "common/model/position.py",
+        "is outside the window of",
+        "is not in the window of",
+    ),
     "an error's wording in the tokenizer": ("common/data/tokenizer.py", "is not known", "means nothing here"),
     "a picture's title": ("07_tokenizer_gqa/bpe.py", "What does a tokenizer buy?", "What do tokens buy?"),
     "what is drawn": ("02_attention/positions.py", "data.first_line()", "data.first_line(12)"),
     "what is looked at": ("05_residual_norm/depth_map.py", "p.grad.double().norm()", "p.grad.norm()"),
     "the line that is drawn": ("common/data/splits.py", "if len(line) > 20", "if len(line) > 10"),
     "a fit of finished runs": ("06_transformer/sizes.py", "p0=(1.0, 1.0, 0.3)", "p0=(2.0, 1.0, 0.3)"),
-    "a class beside": ("common/model/norm.py", "class LayerNorm", "class Other(nn.Module):\n    pass\n\n\nclass LayerNorm"),
-    "a function beside": ("common/training/loop.py", "def adamw", "def other(x):\n    return x\n\n\ndef adamw"),
-    "an import sorted": ("common/training/loop.py", "import torch\nfrom torch import nn\n", "from torch import nn\nimport torch\n"),
+    "a class beside": (
+        "common/model/norm.py",
+        "class LayerNorm",
+        "class Other(nn.Module):\n    pass\n\n\nclass LayerNorm",
+    ),
+    "a function beside": (
+        "common/training/loop.py",
+        "def adamw",
+        "def other(x):\n    return x\n\n\ndef adamw",
+    ),
+    "an import sorted": (
+        "common/training/loop.py",
+        "import torch\nfrom torch import nn\n",
+        "from torch import nn\nimport torch\n",
+    ),
     "an import beside": ("common/data/splits.py", "import random\n", "import random\nimport math\n"),
-    "another name for an import": ("common/results/row.py", "from common.training.metrics import PROTOCOL, Score, score",
-                                   "from common.training import metrics\nfrom common.training.metrics import PROTOCOL, Score, score"),
-    "a progress bar": ("common/training/recorder.py", "unit=\"step\"", "unit=\"steps\""),
-    "a new setting": ("common/settings.py", "    n_kv_head: int = 0\n", "    n_kv_head: int = 0\n    other: int = 3\n"),
+    "another name for an import": (
+        "common/results/row.py",
+        "from common.training.metrics import PROTOCOL, Score, score",
+        "from common.training import metrics\nfrom common.training.metrics import PROTOCOL, Score, score",
+    ),
+    "a progress bar": ("common/training/recorder.py", 'unit="step"', 'unit="steps"'),
+    "a new setting": (
+        "common/settings.py",
+        "    n_kv_head: int = 0\n",
+        "    n_kv_head: int = 0\n    other: int = 3\n",
+    ),
     "how a text is fetched": ("common/data/corpora.py", "timeout=10", "timeout=20"),
     "how names are sampled": ("common/generation/sampling.py", "for _ in range(20)", "for _ in range(30)"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", VALID)
@@ -133,24 +227,41 @@ def test_a_definition_that_moves_to_another_module_is_the_same(copy):
     text = (folder / "common/model/norm.py").read_text(encoding="utf-8")
     (folder / "common/model/scale.py").write_text(text, encoding="utf-8")
     (folder / "common/model/norm.py").write_text('"""Moved."""\n', encoding="utf-8")
-    edit(folder, "common/model/gpt.py", "from common.model.norm import LayerNorm", "from common.model.scale import LayerNorm")
+    edit(
+        folder,
+        "common/model/gpt.py",
+        "from common.model.norm import LayerNorm",
+        "from common.model.scale import LayerNorm",
+    )
     assert codes() == before
-    edit(folder, "common/model/gpt.py", "from common.model.scale import LayerNorm", "from common.model import scale")
+    edit(
+        folder,
+        "common/model/gpt.py",
+        "from common.model.scale import LayerNorm",
+        "from common.model import scale",
+    )
     edit(folder, "common/model/gpt.py", "norm=LayerNorm", "norm=scale.LayerNorm")
     assert codes() == before
 
 
 def test_what_an_arm_is_made_of_counts():
     """Its class, the arguments that are bound to it, and what a function closes over."""
-    codes = {arm: course_plan("05_residual_norm/depth_map").code(arm) for arm in ("plain-4", "plain-8", "pre-LN-4", "pre-LN-warm-up-4")}
-    assert codes["plain-4"] == codes["plain-8"] != codes["pre-LN-4"] == codes["pre-LN-warm-up-4"]  # depth and warm-up are settings
+    codes = {
+        arm: course_plan("05_residual_norm/depth_map").code(arm)
+        for arm in ("plain-4", "plain-8", "pre-LN-4", "pre-LN-warm-up-4")
+    }
+    assert (
+        codes["plain-4"] == codes["plain-8"] != codes["pre-LN-4"] == codes["pre-LN-warm-up-4"]
+    )  # depth and warm-up are settings
     tying = course_plan("07_tokenizer_gqa/weight_tying")
     assert tying.code("tied-char") != tying.code("untied-char")
     assert len({course_plan("01_bigram/ngram").code(order) for order in "123456"}) == 6
 
 
 def test_a_decorated_function_is_followed_to_where_it_was_written():
-    """Measuring without gradients is still the script's measuring: a change of it, or of what it decodes with, is seen."""
+    """Measuring without gradients is still the script's measuring: a change of it, or of what it decodes
+    with, is seen.
+    """
     found = {}
     for experiment in ("07_tokenizer_gqa/kv_cache", "07_tokenizer_gqa/gqa"):
         places, _ = fingerprint.describe(course_plan(experiment).measure)
@@ -160,7 +271,7 @@ def test_a_decorated_function_is_followed_to_where_it_was_written():
     assert "07_tokenizer_gqa/kv_cache.py:greedy." in found["07_tokenizer_gqa/kv_cache"]
 
 
-# ---- settings --------------------------------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------
 
 
 def test_every_later_setting_has_the_value_it_came_with():
@@ -173,10 +284,14 @@ def test_a_changed_default_is_seen_where_the_line_reads_it(name, value):
     """The value that a line has decides, not whether it is the default."""
     plan = course_plan("07_tokenizer_gqa/gqa")
     s, reads = plan.defaults, plan.reads("mha", plan.defaults)
-    changed = dataclasses.make_dataclass("Changed", [(name, type(value), value)], bases=(type(s),), frozen=True)
+    changed = dataclasses.make_dataclass(
+        "Changed", [(name, type(value), value)], bases=(type(s),), frozen=True
+    )
     other = changed(**dataclasses.asdict(s) | {name: value})
     assert config_hash(other, reads) != config_hash(s, reads)
-    assert (config_hash(other, reads - {name}) == config_hash(s, reads)) == (name == "n_kv_head")  # where the model does not ask for it
+    assert (config_hash(other, reads - {name}) == config_hash(s, reads)) == (
+        name == "n_kv_head"
+    )  # where the model does not ask for it
     new = dataclasses.make_dataclass("New", [("other", int, 3)], bases=(type(s),), frozen=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(INTRODUCED, "other", 3)
@@ -197,26 +312,43 @@ NAMELESS = [lambda s, v: None]
 
 
 def test_an_arm_without_a_name_is_told_so():
-    with pytest.raises(UserError, match="is not defined at the top of the file; define it there, or use functools.partial"):
+    with pytest.raises(
+        UserError, match="is not defined at the top of the file; define it there, or use functools.partial"
+    ):
         fingerprint.fingerprint([NAMELESS[0]])
 
 
-# ---- receipts --------------------------------------------------------------------------------------------------------
+# ---- receipts ------------------------------------------------------------------------------------
 
 
 def receipt(old: str, new: str, **other) -> dict:
-    values = {"experiment": "02_attention/bigram", "arm": "default", "config_hash": "s", "old_code": old, "new_code": new}
+    values = {
+        "experiment": "02_attention/bigram",
+        "arm": "default",
+        "config_hash": "s",
+        "old_code": old,
+        "new_code": new,
+    }
     return dict.fromkeys(receipts.COLUMNS, "x") | values | other
 
 
 def test_receipts_lead_from_code_to_code(own_logs):
-    others = (receipt("x", "c", arm="other"), receipt("y", "c", experiment="02_attention/average"), receipt("z", "c", config_hash="t"))
+    others = (
+        receipt("x", "c", arm="other"),
+        receipt("y", "c", experiment="02_attention/average"),
+        receipt("z", "c", config_hash="t"),
+    )
     for one in (receipt("a", "b"), receipt("b", "c"), *others):
         receipts.append(one)
     assert receipts.codes("02_attention/bigram", "default", "s", "c") == {"a", "b", "c"}
-    assert receipts.codes("02_attention/bigram", "default", "s", "a") == {"a"}  # not backwards: what came later may be more
+    assert receipts.codes("02_attention/bigram", "default", "s", "a") == {
+        "a"
+    }  # not backwards: what came later may be more
     assert receipts.codes("02_attention/bigram", "other", "s", "c") == {"x", "c"}
-    assert receipts.codes("02_attention/bigram", "default", "t", "c") == {"z", "c"}  # what was proved with other settings is not proved
+    assert receipts.codes("02_attention/bigram", "default", "t", "c") == {
+        "z",
+        "c",
+    }  # what was proved with other settings is not proved
 
 
 def test_rows_curves_and_checkpoints_of_proved_code_are_good(script, own_logs):
@@ -226,7 +358,9 @@ def test_rows_curves_and_checkpoints_of_proved_code_are_good(script, own_logs):
     code = refer("bigram").code
     path = next(own_logs.glob("runs/**/checkpoint.safetensors"))
     path.write_bytes(path.read_bytes().replace(code.encode(), b"0" * 12))
-    results.results_path().write_text(results.results_path().read_text(encoding="utf-8").replace(code, "0" * 12), encoding="utf-8")
+    results.results_path().write_text(
+        results.results_path().read_text(encoding="utf-8").replace(code, "0" * 12), encoding="utf-8"
+    )
     with pytest.raises(UserError, match="another version"):
         load_run(path.parent)
     receipts.append(receipt("0" * 12, code, config_hash=results.read().config_hash[0]))
@@ -244,25 +378,36 @@ def test_a_broken_file_of_receipts_is_one_line(own_logs):
     receipts.receipts_path().write_bytes(whole.encode() + b"\xff\n")
     with pytest.raises(UserError, match="is damaged"):
         receipts.read()
-    for text, said in ((whole + "half a line\n", "line 3 has 1 cells"), ("date,code\n1,2\n", "is not a file of receipts")):
+    for text, said in (
+        (whole + "half a line\n", "line 3 has 1 cells"),
+        ("date,code\n1,2\n", "is not a file of receipts"),
+    ):
         receipts.receipts_path().write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=said):
             receipts.read()
 
 
-# ---- proving ---------------------------------------------------------------------------------------------------------
+# ---- proving -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def history(tmp_path):
-    """A repository whose second commit is the project, and a function that commits an edit to it and then proves a line."""
+    """A repository whose second commit is the project, and a function that commits an edit to it and then
+    proves a line.
+    """
     folder = tmp_path / "project"
-    ignored = shutil.ignore_patterns("runs", ".git", "__pycache__", "*.egg-info", ".venv", "tests", "Research")
+    ignored = shutil.ignore_patterns(
+        "runs", ".git", "__pycache__", "*.egg-info", ".venv", "tests", "Research"
+    )
     shutil.copytree(ROOT, folder, ignore=ignored)
-    environment = {k: v for k, v in os.environ.items() if k != "GPT_STAIRCASE_LOGS"} | {"PYTHONPATH": str(folder)}
+    environment = {k: v for k, v in os.environ.items() if k != "GPT_STAIRCASE_LOGS"} | {
+        "PYTHONPATH": str(folder)
+    }
 
     def call(*command: str) -> subprocess.CompletedProcess:
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8")
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8"
+        )
 
     def commit() -> str:
         call("git", "add", "-A")
@@ -273,8 +418,16 @@ def history(tmp_path):
     first = commit()
     code = refer("bigram").code
     header = ",".join(results.COLUMNS)
-    values = {"experiment": "02_attention/bigram", "arm": "default", "corpus": "tinyshakespeare", "config_hash": refer("bigram").config()}
-    rows = [values | {"seed": seed, "code_hash": code, "git_commit": first, "protocol": 1, "diverged": False} for seed in range(1, 9)]
+    values = {
+        "experiment": "02_attention/bigram",
+        "arm": "default",
+        "corpus": "tinyshakespeare",
+        "config_hash": refer("bigram").config(),
+    }
+    rows = [
+        values | {"seed": seed, "code_hash": code, "git_commit": first, "protocol": 1, "diverged": False}
+        for seed in range(1, 9)
+    ]
     lines = [",".join(str(row.get(name, 1.5)) for name in results.COLUMNS) for row in rows]
     (folder / "logs/results_All.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
     (folder / "logs/receipts.csv").unlink(missing_ok=True)
@@ -289,47 +442,74 @@ def history(tmp_path):
 def test_a_refactoring_keeps_its_rows_and_a_changed_bit_does_not(history):
     folder, commit, prove = history
     commit()
-    edit(folder, "common/training/loop.py", "            loss = F.cross_entropy(logits.flatten(0, -2), y.flatten())\n",
-         "            flat = logits.flatten(0, -2)\n            loss = F.cross_entropy(flat, y.flatten())\n")  # fmt: skip
+    edit(folder, "common/training/loop.py", "            loss = F.cross_entropy(logits.flatten(0, -2), "
+                                            "y.flatten())\n",
+         "            flat = logits.flatten(0, -2)\n            loss = F.cross_entropy(flat, "
+         "y.flatten())\n")  # fmt: skip
     refused = prove()
     assert refused.returncode == 2 and "changes that are in no commit; commit them first" in refused.stderr
     second = commit()
     done = prove()
-    assert done.returncode == 0 and "1 of 1 lines compute the same bits" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "1 of 1 lines compute the same bits" in done.stdout, (
+        done.stdout + done.stderr
+    )
     lines = (folder / "logs/receipts.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2 and f",{second}," in lines[1]
     assert "0 lines have rows of other code" in prove().stdout
-    edit(folder, "common/training/loop.py", "flat = logits.flatten(0, -2)", "flat = logits.flatten(0, -2) * 1.0000001")
+    edit(
+        folder,
+        "common/training/loop.py",
+        "flat = logits.flatten(0, -2)",
+        "flat = logits.flatten(0, -2) * 1.0000001",
+    )
     commit()
     changed = prove()
-    assert changed.returncode == 1 and f"different from {second}: loss at step" in changed.stdout, changed.stdout
+    assert changed.returncode == 1 and f"different from {second}: loss at step" in changed.stdout, (
+        changed.stdout
+    )
     edit(folder, "common/training/loop.py", " * 1.0000001", "")
     edit(
         folder,
         "common/training/loop.py",
         "        return s.lr * (step + 1) / (s.warm_up + 1)\n    if",
-        "        return s.lr * (step + 1) / (s.warm_up + 1)\n    if step > 700: return s.lr * 0.999999\n    if",
+        "        return s.lr * (step + 1) / (s.warm_up + 1)\n    if step > 700: return s.lr * "
+        "0.999999\n    if",
     )
     commit()
     late = prove()
     assert late.returncode == 1 and f"different from {second}: " in late.stdout, late.stdout
-    edit(folder, "common/training/loop.py", "    if step > 700: return s.lr * 0.999999\n", "    nothing_is_here\n")
+    edit(
+        folder,
+        "common/training/loop.py",
+        "    if step > 700: return s.lr * 0.999999\n",
+        "    nothing_is_here\n",
+    )
     commit()
     broken = prove()
-    assert broken.returncode == 1 and "not proved: the present code cannot be run here: NameError" in broken.stdout, broken.stdout
+    assert (
+        broken.returncode == 1
+        and "not proved: the present code cannot be run here: NameError" in broken.stdout
+    ), broken.stdout
     assert len((folder / "logs/receipts.csv").read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_a_row_that_names_another_commit_than_its_code_is_not_proved():
-    """Somebody committed while it was trained, say: what is compared then is not what the row was made with."""
+    """Somebody committed while it was trained: what is compared is not what the row was made with."""
     claim = prover.Claim(refer("bigram"), "old", "abc1234")
-    assert "is not what its rows were made with (other, not old)" in prover._other_code(claim, "other", refer("bigram").code)
+    assert "is not what its rows were made with (other, not old)" in prover._other_code(
+        claim, "other", refer("bigram").code
+    )
     assert prover._other_code(claim, "old", "changed") == "the present code changed while it was compared"
     assert prover._other_code(claim, "old", refer("bigram").code) == ""
 
 
 @pytest.mark.parametrize(
-    ("commit", "said"), [("0123456", "is not here; fetch it"), ("abc1234+", "changes that are in no commit"), ("", "in no commit")]
+    ("commit", "said"),
+    [
+        ("0123456", "is not here; fetch it"),
+        ("abc1234+", "changes that are in no commit"),
+        ("", "in no commit"),
+    ],
 )
 def test_a_commit_that_cannot_be_had_is_told(commit, said):
     claim = prover.Claim(refer("bigram"), "x", commit)
@@ -347,7 +527,11 @@ def test_a_worktree_that_cannot_be_made_is_one_line(monkeypatch):
     real = prover._git
 
     def refuse(*arguments):
-        return subprocess.CompletedProcess(arguments, 1, "", "fatal: no room\n") if arguments[0] == "worktree" else real(*arguments)
+        return (
+            subprocess.CompletedProcess(arguments, 1, "", "fatal: no room\n")
+            if arguments[0] == "worktree"
+            else real(*arguments)
+        )
 
     monkeypatch.setattr(prover, "_git", refuse)
     head = real("rev-parse", "HEAD").stdout.strip()
@@ -363,9 +547,14 @@ def test_the_program_of_a_proof_tells_an_error_and_goes_on(tmp_path):
         {"experiment": "01_bigram/count_bigram", "arm": "default", "flags": "--corpus pydoc"},
     ]
     done = subprocess.run(
-        [sys.executable, str(prover.PROGRAM)], input=json.dumps(lines), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, encoding="utf-8",
-    )  # fmt: skip
+        [sys.executable, str(prover.PROGRAM)],
+        input=json.dumps(lines),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
     first, second = map(json.loads, done.stdout.splitlines())
     assert "error" in first and [name for name, _ in second["facts"]] == [
         "data", "tokens that are scored", "untrained weights", "batches", "fitted", "scores",

@@ -27,7 +27,12 @@ class Fixed(nn.Module):
 
 def drawn(model, length=400, seed=1, **how) -> list[int]:
     ids = torch.zeros(1, 1, dtype=torch.long)
-    return [int(t) for t in sampling.generate(model, ids, 4, length, Sampling(**how), torch.Generator().manual_seed(seed))]
+    return [
+        int(t)
+        for t in sampling.generate(
+            model, ids, 4, length, Sampling(**how), torch.Generator().manual_seed(seed)
+        )
+    ]
 
 
 def test_top_k_and_top_p_keep_the_likeliest():
@@ -37,7 +42,10 @@ def test_top_k_and_top_p_keep_the_likeliest():
     assert filtered(logits, top_p=0.4).isfinite().tolist() == [True, False, False, False]
     assert filtered(logits, top_p=1.0).isfinite().all() and filtered(logits, top_k=99).isfinite().all()
     batch = torch.stack([logits, logits.flip(0)])
-    assert filtered(batch, top_k=1).isfinite().tolist() == [[True, False, False, False], [False, False, False, True]]
+    assert filtered(batch, top_k=1).isfinite().tolist() == [
+        [True, False, False, False],
+        [False, False, False, True],
+    ]
 
 
 def test_min_p_is_relative_to_the_likeliest():
@@ -67,7 +75,12 @@ class Script(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, ids):
-        return 99 * torch.nn.functional.one_hot(torch.tensor(self.ids)[ids.size(1) - 1], self.vocab_size)[None, None].float()
+        return (
+            99
+            * torch.nn.functional.one_hot(torch.tensor(self.ids)[ids.size(1) - 1], self.vocab_size)[
+                None, None
+            ].float()
+        )
 
 
 @pytest.mark.parametrize("stop", ["", " say", "s s", "zz", "t"])
@@ -135,7 +148,9 @@ def test_the_command_line_samples_a_run(script, own_logs, capsys, monkeypatch):
     folder = next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
     texts = []
     for arguments in ([str(folder)], [str(folder)], [str(folder), "--seed", "2"]):
-        monkeypatch.setattr("sys.argv", ["generate", *arguments, "--prompt", "The", "--length", "50", "--top-k", "20"])
+        monkeypatch.setattr(
+            "sys.argv", ["generate", *arguments, "--prompt", "The", "--length", "50", "--top-k", "20"]
+        )
         generate.main()
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1] != texts[2] and all(t.startswith("The") for t in texts)
@@ -147,7 +162,10 @@ def test_an_experiment_means_its_run_at_default_settings_and_no_other(script, ow
     with pytest.raises(SystemExit):
         generate.main()
     error = capsys.readouterr().err
-    assert "there are runs with --corpus pydoc --steps 5; train it first: python 02_attention/bigram.py --seeds 1" in error
+    assert (
+        "there are runs with --corpus pydoc --steps 5; train it first: python 02_attention/bigram.py "
+        "--seeds 1" in error
+    )
     assert script("02_attention/bigram", "--generate").returncode == 2
     assert script("02_attention/bigram", "--generate --corpus pydoc --steps 5").returncode == 0
 
@@ -176,8 +194,17 @@ def test_a_conversation(script, own_logs, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["generate", str(folder), "--length", "5"])
     generate.main()
     out, err = capsys.readouterr()
-    assert "parameters" in err and "vocabulary char of" in err and "bits per character" in err and "/temperature 0.8" in err
-    assert "did you mean 'temperature'" in err and "--temperature -1.0 makes no sense" in err and "takes a number, not 'many'" in err
+    assert (
+        "parameters" in err
+        and "vocabulary char of" in err
+        and "bits per character" in err
+        and "/temperature 0.8" in err
+    )
+    assert (
+        "did you mean 'temperature'" in err
+        and "--temperature -1.0 makes no sense" in err
+        and "takes a number, not 'many'" in err
+    )
     assert "has no '\u4f60'" in err
     lines = [line for line in out.split("\n") if line]
     assert next(typed) == "no" and len(lines) >= 2

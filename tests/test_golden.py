@@ -1,11 +1,13 @@
-"""Twenty steps of a script of each stage give the losses they gave when they were recorded: no part changes its meaning unseen.
+"""Twenty steps of a script of each stage give the losses they gave when they were recorded: no part changes
+its meaning unseen.
 
-The recorded figures are in golden.json. `python tests/test_golden.py` records them anew, which is right only if a change of
-loop, data, schedule, model or metric was meant, and then the rows of the course are to be measured again too.
+The recorded figures are in golden.json. `python tests/test_golden.py` records them anew, which is right only
+if a change of loop, data, schedule, model or metric was meant, and then the rows of the course are to be
+measured again too.
 
-TOLERANCE is relative, for other processors and other versions of the library: with the instruction sets of older processors (AVX2,
-and none at all) the figures differed by at most 2.3e-5 from those
-recorded here; the smallest of the faults below makes a difference of 1.6e-2.
+TOLERANCE is relative, for other processors and other versions of the library: with the instruction sets of
+older processors (AVX2, and none at all) the figures differed by at most 2.3e-5 from those recorded here; the
+smallest of the faults below makes a difference of 1.6e-2.
 """
 
 import dataclasses
@@ -24,7 +26,9 @@ from common.training import loop, metrics
 
 TOLERANCE = 2e-4
 STEPS = 20
-LINES = {  # the command lines; several at once train long enough only with settings of their own, and use more of the recipe so
+# the command lines; several at once train long enough only with settings of their own, and use more of the
+# recipe so
+LINES = {
     "01_bigram/by_hand": "",
     "01_bigram/ngram:2": "",
     "01_bigram/names_mlp": "",
@@ -56,7 +60,10 @@ def write_texts(folder: Path) -> dict[str, Path]:
     """A text and a list of names, the same on every machine and with every Python."""
     text = "".join(f"line {n} says {n * n % 97} times over, and {'again ' * (n % 4)}\n" for n in range(400))
     ends = ["a", "us", "elle", "o", "ina", "ard"]
-    names = "".join(f"{'bcdfgklmnprst'[n * 7 % 13]}{'aeiou'[n % 5]}{'lmnrst'[n * n % 6]}{ends[n % 6]}\n" for n in range(390))
+    names = "".join(
+        f"{'bcdfgklmnprst'[n * 7 % 13]}{'aeiou'[n % 5]}{'lmnrst'[n * n % 6]}{ends[n % 6]}\n"
+        for n in range(390)
+    )
     paths = {"text": folder / "text.txt", "names": folder / "names.txt"}
     for name, content in (("text", text), ("names", names)):
         paths[name].write_text(content, encoding="utf-8", newline="\n")
@@ -64,7 +71,10 @@ def write_texts(folder: Path) -> dict[str, Path]:
 
 
 def figures(line: str, texts: dict[str, Path], loop=None) -> dict:
-    """What 20 steps of a line give: its settings, the loss of each step, and the scores on the test text. One thread."""
+    """What 20 steps of a line give: its settings, the loss of each step, and the scores on the test text.
+
+    One thread.
+    """
     reference = refer(line)
     plan = course_plan(reference.experiment)
     corpus = texts["names" if "names" in line else "text"]
@@ -83,13 +93,21 @@ def figures(line: str, texts: dict[str, Path], loop=None) -> dict:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
     settings = {name: value for name, value in dataclasses.asdict(s).items() if name != "corpus"}
-    return {"settings": settings, "losses": losses.found, "scores": [scored.loss, scored.bpc, scored.accuracy]}
+    return {
+        "settings": settings,
+        "losses": losses.found,
+        "scores": [scored.loss, scored.bpc, scored.accuracy],
+    }
 
 
 def largest_difference(found: dict, recorded: dict) -> float:
-    """Relative, over losses and scores; infinite where a setting has another value or there are fewer figures."""
+    """Relative, over losses and scores; infinite where a setting has another value or there are fewer
+    figures.
+    """
     known = {name: found["settings"].get(name) for name in recorded["settings"]}
-    numbers = [(a, b) for key in ("losses", "scores") for a, b in zip(found[key], recorded[key], strict=False)]
+    numbers = [
+        (a, b) for key in ("losses", "scores") for a, b in zip(found[key], recorded[key], strict=False)
+    ]
     if known != recorded["settings"] or len(found["losses"]) != len(recorded["losses"]):
         return float("inf")
     return max(abs(a - b) / abs(b) for a, b in numbers)
@@ -110,26 +128,56 @@ def test_twenty_steps_give_the_recorded_losses(line, texts):
 
 
 def test_every_stage_has_a_line():
-    assert {line.split("/")[0] for line in LINES} == {experiment.split("/")[0] for experiment in lessons.COURSE}
+    assert {line.split("/")[0] for line in LINES} == {
+        experiment.split("/")[0] for experiment in lessons.COURSE
+    }
 
 
-# ---- faults that have to be seen -------------------------------------------------------------------------------------
+# ---- faults that have to be seen -----------------------------------------------------------------
 
 FAULTS = {
-    "half the rate": (loop, "02_attention/multi_head", '= learning_rate(s, step)', '= learning_rate(s, step) / 2'),
-    "two lines swapped": (loop, "02_attention/multi_head", "optimizer.zero_grad()\n        total.backward()",
-                          "total.backward()\n        optimizer.zero_grad()"),
+    "half the rate": (
+        loop,
+        "02_attention/multi_head",
+        "= learning_rate(s, step)",
+        "= learning_rate(s, step) / 2",
+    ),
+    "two lines swapped": (
+        loop,
+        "02_attention/multi_head",
+        "optimizer.zero_grad()\n        total.backward()",
+        "total.backward()\n        optimizer.zero_grad()",
+    ),
     "gradients that add up": (loop, "02_attention/multi_head", "optimizer.zero_grad()", "pass"),
-    "no decay": (loop, "02_attention/multi_head", '"weight_decay": s.weight_decay}]', '"weight_decay": 0.0}]'),
+    "no decay": (
+        loop,
+        "02_attention/multi_head",
+        '"weight_decay": s.weight_decay}]',
+        '"weight_decay": 0.0}]',
+    ),
     "another beta": (loop, "03_ffn/feed_forward:gelu", "betas=(0.9, s.beta2)", "betas=(0.8, s.beta2)"),
     "no clipping": (loop, "06_transformer/gpt", "if s.clip:", "if False:"),
     "no cosine": (loop, "06_transformer/gpt", "if not s.cosine:", "if True:"),
     "no warm-up": (loop, "07_tokenizer_gqa/gqa:gqa", "if step < s.warm_up:", "if False:"),
-    "data shifted by one": (splits, "02_attention/multi_head", "return windows[:, :-1], windows[:, 1:]",
-                            "return windows[:, :-1], windows[:, :-1]"),
-    "another split": (splits, "02_attention/multi_head", "int(0.9 * len(corpus.text))", "int(0.5 * len(corpus.text))"),
-    "another metric": (metrics, "02_attention/multi_head", "math.log(2) / self.characters", "math.log(2) / self.tokens / 2"),
-}  # fmt: skip
+    "data shifted by one": (
+        splits,
+        "02_attention/multi_head",
+        "return windows[:, :-1], windows[:, 1:]",
+        "return windows[:, :-1], windows[:, :-1]",
+    ),
+    "another split": (
+        splits,
+        "02_attention/multi_head",
+        "int(0.9 * len(corpus.text))",
+        "int(0.5 * len(corpus.text))",
+    ),
+    "another metric": (
+        metrics,
+        "02_attention/multi_head",
+        "math.log(2) / self.characters",
+        "math.log(2) / self.tokens / 2",
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -138,7 +186,9 @@ def test_a_fault_is_seen(fault, texts):
     module, line, right, wrong = FAULTS[fault]
     source = Path(module.__file__).read_text(encoding="utf-8")
     assert source.count(right) == 1, f"{fault}: the line is not there, or more than once"
-    plan = course_plan(refer(line).experiment)  # before the fault is made: it is kept, and later tests must not meet the fault in it
+    plan = course_plan(
+        refer(line).experiment
+    )  # before the fault is made: it is kept, and later tests must not meet the fault in it
     before = dict(module.__dict__)
     try:
         exec(compile(source.replace(right, wrong), module.__file__, "exec"), module.__dict__)

@@ -1,4 +1,6 @@
-"""What is printed is so: of runs that were stopped, of texts that were not the one asked for, of what was learned by heart."""
+"""What is printed is so: of runs that were stopped, of texts that were not the one asked for, of what was
+learned by heart.
+"""
 
 import json
 import os
@@ -19,7 +21,7 @@ from common.lessons.course import course_plan
 from common.paths import ROOT
 from common.training import checkpoint
 
-# ---- a run that was stopped ------------------------------------------------------------------------------------------
+# ---- a run that was stopped ----------------------------------------------------------------------
 
 
 def stop_at(path, step: int) -> None:
@@ -43,10 +45,17 @@ def test_a_finished_run_tells_its_own_score_and_a_stopped_one_that_it_was_stoppe
     other = row.to_dict() | {"test_bpc": 1.0}
     results.results_path().unlink()
     results.append(other)
-    assert f"test {row.test_bpc:.3f}" in generate.banner(load_run(path.parent)), "the score is that of the weights"
+    assert f"test {row.test_bpc:.3f}" in generate.banner(load_run(path.parent)), (
+        "the score is that of the weights"
+    )
     stop_at(path, 4)
     said = generate.banner(load_run(path.parent))
-    assert "stopped at step 4 of 6 on pydoc" in said and "test" not in said and "validation" in said and "at step 4" in said
+    assert (
+        "stopped at step 4 of 6 on pydoc" in said
+        and "test" not in said
+        and "validation" in said
+        and "at step 4" in said
+    )
     command = [sys.executable, "-m", "common.tools.attention_map", str(path.parent), "--prompt", "line"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
     assert "stopped at step 4 of 6 on pydoc" in done.stderr
@@ -65,17 +74,22 @@ def test_fine_tuning_from_a_run_that_was_stopped(script, own_logs, monkeypatch):
     from common import one_run
 
     s = course_plan("01_bigram/names_wavenet").settings("--corpus indian --init-from 01_bigram/names_wavenet")
-    with pytest.raises(UserError, match="stopped at step 2 of 4; go on with it first: python 01_bigram/names_wavenet.py"):
+    with pytest.raises(
+        UserError, match="stopped at step 2 of 4; go on with it first: python 01_bigram/names_wavenet.py"
+    ):
         one_run.initial(s, 1)
 
 
-# ---- a text that was not the one asked for ---------------------------------------------------------------------------
+# ---- a text that was not the one asked for -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("experiment", "asked", "had"), [("02_attention/bigram", "tinyshakespeare", "pydoc"), ("01_bigram/names_bigram", "names", "faker")]
+    ("experiment", "asked", "had"),
+    [("02_attention/bigram", "tinyshakespeare", "pydoc"), ("01_bigram/names_bigram", "names", "faker")],
 )
-def test_a_run_on_the_built_in_text_does_not_answer_for_another(experiment, asked, had, in_process, own_logs, monkeypatch, text_file):
+def test_a_run_on_the_built_in_text_does_not_answer_for_another(
+    experiment, asked, had, in_process, own_logs, monkeypatch, text_file
+):
     def offline(_):
         raise ConnectionError("no network")
 
@@ -88,13 +102,17 @@ def test_a_run_on_the_built_in_text_does_not_answer_for_another(experiment, aske
         run_folder.find_run(plan, "default", 1, plan.settings("--steps 3"))
     folder = run_folder.find_run(plan, "default", 1, plan.settings(f"--steps 3 --corpus {had}"))
     loaded = load_run(folder)
-    assert loaded.settings.corpus == had and loaded.data().corpus.name == results.read().corpus[0] and loaded.sample(length=5)
+    assert (
+        loaded.settings.corpus == had
+        and loaded.data().corpus.name == results.read().corpus[0]
+        and loaded.sample(length=5)
+    )
     again = in_process(experiment, "--steps 3 --resume")
     assert f"there are runs with --corpus {had} --steps 3; begins at step 0" in again.stdout
     assert results.read().corpus.tolist()[0].startswith(had) and results.read().corpus.tolist()[1] == asked
 
 
-# ---- pictures of attention, whatever the tokens ----------------------------------------------------------------------
+# ---- pictures of attention, whatever the tokens --------------------------------------------------
 
 TEXTS = {
     "latin": "line of text that says something again, and again\n" * 200,
@@ -114,7 +132,9 @@ TEXTS = {
     ],
 )
 @pytest.mark.parametrize("experiment", ["02_attention/self_attention", "02_attention/positions"])
-def test_a_picture_of_attention_has_a_label_for_each_token(experiment, text, flags, in_process, tmp_path, own_logs):
+def test_a_picture_of_attention_has_a_label_for_each_token(
+    experiment, text, flags, in_process, tmp_path, own_logs
+):
     path = tmp_path / "own.txt"
     path.write_text(TEXTS[text], encoding="utf-8")
     done = in_process(experiment, f"--corpus {path} --steps 2 --batch-size 2 {flags}".strip())
@@ -129,7 +149,12 @@ def test_the_line_that_is_looked_at_fits_every_window(in_process, tmp_path, own_
     """The tool's own line is never refused, also where a character is several tokens."""
     path = tmp_path / "own.txt"
     path.write_text(TEXTS["cyrillic"], encoding="utf-8")
-    assert in_process("02_attention/self_attention", f"--corpus {path} --steps 2 --block-size 16 --tokenizer byte").returncode == 0
+    assert (
+        in_process(
+            "02_attention/self_attention", f"--corpus {path} --steps 2 --block-size 16 --tokenizer byte"
+        ).returncode
+        == 0
+    )
     folder = only_run(own_logs).parent
     command = [sys.executable, "-m", "common.tools.attention_map", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
@@ -137,7 +162,7 @@ def test_the_line_that_is_looked_at_fits_every_window(in_process, tmp_path, own_
     assert (folder / "attention.png").exists(), "the picture of the script is not overwritten"
 
 
-# ---- by heart --------------------------------------------------------------------------------------------------------
+# ---- by heart ------------------------------------------------------------------------------------
 
 
 def test_what_was_learned_by_heart_is_called_so_and_a_short_text_is_told_before(in_process, tmp_path):
@@ -146,18 +171,27 @@ def test_what_was_learned_by_heart_is_called_so_and_a_short_text_is_told_before(
     done = in_process("02_attention/bigram", f"--corpus {path} --steps 300 --lr 1e-2 --block-size 16")
     before, _, after = done.stdout.partition("sample")
     assert "note: short.txt has 1,007 training tokens, and 300 steps see each about 153 times" in before
-    assert "worse than a uniform guess: it learned its training text by heart (0." in after and "did not learn" not in after
+    assert (
+        "worse than a uniform guess: it learned its training text by heart (0." in after
+        and "did not learn" not in after
+    )
     few = in_process("02_attention/bigram", f"--corpus {path} --steps 20 --lr 1e-5 --block-size 16")
     assert "note:" not in few.stdout
 
 
-# ---- other faults of the same kind -----------------------------------------------------------------------------------
+# ---- other faults of the same kind ---------------------------------------------------------------
 
 
 def test_a_flag_that_is_given_twice_is_refused(in_process):
-    for flags, twice in (("--seeds 1 --seeds 2", "--seeds"), ("--steps 3 --steps=4", "--steps"), ("--log --no-log", "--log")):
+    for flags, twice in (
+        ("--seeds 1 --seeds 2", "--seeds"),
+        ("--steps 3 --steps=4", "--steps"),
+        ("--log --no-log", "--log"),
+    ):
         done = in_process("02_attention/bigram", f"--corpus pydoc {flags}")
-        assert done.returncode == 2 and f"{twice} is given twice" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        assert (
+            done.returncode == 2 and f"{twice} is given twice" in done.stderr and done.stderr.count("\n") == 1
+        ), done.stderr
 
 
 def test_ctrl_c_before_training_does_not_claim_that_something_was_saved(in_process, monkeypatch, own_logs):
@@ -171,11 +205,17 @@ def test_ctrl_c_before_training_does_not_claim_that_something_was_saved(in_proce
 
 
 @pytest.mark.parametrize("flags", ["", " --no-log"])
-def test_a_logs_folder_that_cannot_be_written_is_one_line_also_without_a_log(flags, in_process, tmp_path, monkeypatch):
+def test_a_logs_folder_that_cannot_be_written_is_one_line_also_without_a_log(
+    flags, in_process, tmp_path, monkeypatch
+):
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("GPT_STAIRCASE_LOGS", str(tmp_path / "file" / "logs"))
     done = in_process("02_attention/bigram", f"--corpus pydoc --steps 2{flags}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "set GPT_STAIRCASE_LOGS to another folder" in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and "set GPT_STAIRCASE_LOGS to another folder" in done.stderr
+    )
     assert "--no-log" not in done.stderr
 
 

@@ -46,21 +46,29 @@ def test_a_script_without_a_lesson_is_told_how_to_end(tmp_path):
 
 def test_what_a_lesson_leaves_out_is_the_usual(tmp_path):
     plan = lessons.plan(
-        write(tmp_path, "lesson = Lesson({'a': Model, 'b': Model}, Settings(steps=7), quick={'steps': 3, 'arms': ['b']})\n")
+        write(
+            tmp_path,
+            "lesson = Lesson({'a': Model, 'b': Model}, Settings(steps=7), quick={'steps': 3, 'arms': "
+            "['b']})\n",
+        )
     )
     assert plan.load is text_data and plan.train is train and plan.picture is None and plan.presets == {}
-    assert plan.defaults.steps == 7 and plan.course_arms == ["a", "b"] and plan.small() == ({"steps": 3}, ["b"])
+    assert (
+        plan.defaults.steps == 7 and plan.course_arms == ["a", "b"] and plan.small() == ({"steps": 3}, ["b"])
+    )
 
 
 def test_reading_a_lesson_runs_nothing(tmp_path):
     """And an error in a script is the script's own."""
-    path = write(tmp_path, "lesson = Lesson(Model)\n\nif __name__ == '__main__':\n    raise SystemExit('it ran')\n")
+    path = write(
+        tmp_path, "lesson = Lesson(Model)\n\nif __name__ == '__main__':\n    raise SystemExit('it ran')\n"
+    )
     assert list(lessons.plan(path).arms) == ["default"]
     with pytest.raises(ZeroDivisionError):
         lessons.plan(write(tmp_path, "lesson = 1 / 0\n"))
 
 
-# ---- what a part writes to the stream ---------------------------------------------------------------------------------
+# ---- what a part writes to the stream ------------------------------------------------------------
 
 
 class Gated(nn.Module):
@@ -83,7 +91,11 @@ def test_weights_that_write_to_the_stream_start_smaller_whatever_their_name(n_la
     for block in GPT(s, 65, feed_forward=Gated).blocks:
         for weight in (block.attention.projection.weight, block.feed_forward.down.weight):
             assert abs(weight.std() / (0.02 / (2 * n_layer) ** 0.5) - 1) < 0.05
-        for weight in (block.attention.qkv.weight, block.feed_forward.up.weight, block.feed_forward.gate.weight):
+        for weight in (
+            block.attention.qkv.weight,
+            block.feed_forward.up.weight,
+            block.feed_forward.gate.weight,
+        ):
             assert abs(weight.std() / 0.02 - 1) < 0.05
     for block in GPT(s, 65).blocks:
         assert abs(block.feed_forward[2].weight.std() / (0.02 / (2 * n_layer) ** 0.5) - 1) < 0.05
@@ -97,20 +109,24 @@ def test_the_parts_of_scripts_say_what_they_write(experiment):
         assert abs(block.attention.projection.weight.std() / (0.02 / 8**0.5) - 1) < 0.05
 
 
-# ---- verify ----------------------------------------------------------------------------------------------------------
+# ---- verify --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def published(script, own_logs, monkeypatch):
     """A course of three seeds of a short run, and a function that verifies one of them."""
-    assert script("02_attention/bigram", "--corpus pydoc --steps 40 --seeds 1 2 3 --threads 1").returncode == 0
+    assert (
+        script("02_attention/bigram", "--corpus pydoc --steps 40 --seeds 1 2 3 --threads 1").returncode == 0
+    )
     real = verify.Measured.line
 
     def line(self, reference):
         return type(real(self, reference))(results.read(), "measured", (1, 2, 3))
 
     monkeypatch.setattr(verify.Measured, "line", line)
-    return lambda seed: verify.verify(lessons.Reference("02_attention/bigram", "default", "--corpus pydoc --steps 40"), seed)
+    return lambda seed: verify.verify(
+        lessons.Reference("02_attention/bigram", "default", "--corpus pydoc --steps 40"), seed
+    )
 
 
 def change(seed: int, by: float) -> None:
@@ -130,8 +146,12 @@ def test_the_same_bits_inside_and_outside(published, capsys):
         change(seed, 1.0)
     assert not published(2) and "outside of what 3 published" in capsys.readouterr().out
     text = results.results_path().read_text(encoding="utf-8")
-    results.results_path().write_text(text.replace(results.read().corpus[0], "another-text"), encoding="utf-8")
-    with pytest.raises(UserError, match="was published on another-text, and only pydoc-.* is here; nothing can be compared"):
+    results.results_path().write_text(
+        text.replace(results.read().corpus[0], "another-text"), encoding="utf-8"
+    )
+    with pytest.raises(
+        UserError, match="was published on another-text, and only pydoc-.* is here; nothing can be compared"
+    ):
         published(2)
     with pytest.raises(UserError, match="no published row of seed 9; published seeds: 1, 2, 3"):
         published(9)
@@ -146,4 +166,7 @@ def test_verify_is_a_command(monkeypatch, capsys, own_logs):
     monkeypatch.setattr(sys, "argv", ["course", "verify", "pre_ln"])
     with pytest.raises(SystemExit) as stop:
         course.main()
-    assert stop.value.code == 2 and "no published row of seed 1; published seeds: none" in capsys.readouterr().err
+    assert (
+        stop.value.code == 2
+        and "no published row of seed 1; published seeds: none" in capsys.readouterr().err
+    )

@@ -22,14 +22,17 @@ BUDGET = 40  # changed lines of code between a script and its predecessor, added
 LONGER = {  # scripts whose idea takes more, and why
     "01_bigram/ngram": "Kneser-Ney is an algorithm of its own, beside the table of pairs",
     "05_residual_norm/depth_map": "four wirings in one block, and the pictures of all cells",
-    "06_transformer/gpt": "the reference of the course: every line is commented, and the recipe of the yardstick stands at its end",
+    "06_transformer/gpt": "the reference of the course: every line is commented, and the recipe of the "
+    "yardstick stands at its end",
     "06_transformer/sizes": "the law that is fitted, and the pictures of all sizes",
     "02_attention/multi_head": "the head is written anew in batched form, which every later stage keeps",
 }
 LINES = 150
 ROOMY = {
-    "07_tokenizer_gqa/bpe": 205,  # byte-pair encoding written in full: train, encode, decode, stream, save, export
-    "08_micro_arch/attention": 216,  # five ways in one place, one of them forward and backward by hand, and what each costs
+    # byte-pair encoding written in full: train, encode, decode, stream, save, export
+    "07_tokenizer_gqa/bpe": 205,
+    # five ways in one place, one of them forward and backward by hand, and what each costs
+    "08_micro_arch/attention": 216,
 }
 LIBRARY = {"nn.Module", "nn.ModuleList", "nn.Sequential"}  # containers, not ideas
 TAUGHT_BY_LANGUAGE = {"torch", "numpy", "scipy", *sys.stdlib_module_names}
@@ -41,7 +44,9 @@ def tree(experiment: str) -> ast.Module:
 
 def pieces(experiment: str) -> dict[str, str]:
     """Top-level classes and functions of a script as source-independent text."""
-    return {n.name: ast.dump(n) for n in tree(experiment).body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    return {
+        n.name: ast.dump(n) for n in tree(experiment).body if isinstance(n, ast.ClassDef | ast.FunctionDef)
+    }
 
 
 def plugs_in(experiment: str) -> bool:
@@ -55,9 +60,13 @@ def test_header_is_complete(experiment):
     assert found.title.endswith((".", "?", ":", "!")) and len(found.title) < 120
     for field in ("Previous", "Changes", "Idea", "Source", "Expect"):
         assert found.fields.get(field), field
-    assert list(found.fields) == [f for f in header.FIELDS if f in found.fields], "fields stand in the order of the plan"
+    assert list(found.fields) == [f for f in header.FIELDS if f in found.fields], (
+        "fields stand in the order of the plan"
+    )
     if found.previous:
-        assert (ROOT / f"{found.previous}.py").exists() and COURSE.index(found.previous) < COURSE.index(experiment)
+        assert (ROOT / f"{found.previous}.py").exists() and COURSE.index(found.previous) < COURSE.index(
+            experiment
+        )
     else:
         assert experiment == COURSE[0]
 
@@ -70,12 +79,16 @@ def test_what_is_not_listed_as_changed_is_equal_to_the_predecessors_copy(experim
         if name in found.changes:
             assert own.get(name) != before.get(name), f"{name} is listed under Changes and did not change"
         elif name in own:
-            assert own[name] == before.get(name), f"{name} differs from {found.previous} and is not listed under Changes"
+            assert own[name] == before.get(name), (
+                f"{name} differs from {found.previous} and is not listed under Changes"
+            )
         elif not plugs_in(experiment):  # from there on a script has only what it plugs into common.model
             pytest.fail(f"{name} of {found.previous} is gone, and not listed under Changes")
 
 
-@pytest.mark.parametrize("experiment", [e for e in COURSE if LESSONS[e].previous and e not in LONGER and not plugs_in(e)])
+@pytest.mark.parametrize(
+    "experiment", [e for e in COURSE if LESSONS[e].previous and e not in LONGER and not plugs_in(e)]
+)
 def test_the_difference_to_the_predecessor_is_small(experiment):
     difference = code_difference(ROOT / f"{experiment}.py", ROOT / f"{LESSONS[experiment].previous}.py")
     changed = [line for line in difference if re.match(r"[+-](?![+-]{2} )", line) and line[1:].strip()]
@@ -86,7 +99,11 @@ def used_names(experiment: str) -> set[str]:
     """`nn.X`, `F.x` and `torch.optim.X` that a script uses."""
     found = set()
     for node in ast.walk(tree(experiment)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("nn", "F"):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ("nn", "F")
+        ):
             found.add(f"{node.value.id}.{node.attr}")
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "torch.optim":
             found.add(f"torch.optim.{node.attr}")
@@ -115,7 +132,11 @@ def test_what_a_script_teaches_it_uses(experiment):
 def test_imports_are_the_library_and_common(experiment):
     for node in ast.walk(tree(experiment)):
         modules = (
-            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in node.names]
+            if isinstance(node, ast.Import)
+            else []
         )
         for module in modules:
             assert (
@@ -151,26 +172,57 @@ def test_rooms_are_small():
 
 
 FLOORS = (  # a room imports only from rooms before it; `model` knows nothing of the rest
-    "errors", "paths", "settings", "config_file", "command_line", "data", "model", "training", "lessons", "results", "generation",
+    "errors", "paths", "settings", "config_file", "command_line", "data", "model", "training", "lessons",
+    "results", "generation",
     "report", "one_run", "run", "generate", "tools",
 )  # fmt: skip
 ROOMS = {
     "data": ("bpe", "tokenizer", "corpora", "splits"),
     "training": ("metrics", "loop", "memory", "checkpoint", "recorder", "presence", "threads"),
-    "lessons": ("definitions", "fingerprint", "header", "plan", "course", "receipts", "run_folder", "overfit"),
+    "lessons": (
+        "definitions",
+        "fingerprint",
+        "header",
+        "plan",
+        "course",
+        "receipts",
+        "run_folder",
+        "overfit",
+    ),
     "results": ("statistics", "table", "extra", "row", "comparison"),
     "generation": ("sampling", "load", "published"),
-    "report": ("plots", "figures", "overviews", "evidence", "pictures", "tables", "summary", "readme", "update"),
+    "report": (
+        "plots",
+        "figures",
+        "overviews",
+        "evidence",
+        "pictures",
+        "tables",
+        "summary",
+        "readme",
+        "update",
+    ),
 }  # in a room, too, a module imports only from those before it
 
 
 def imported_modules(path) -> set[str]:
-    """The modules of the project that a module imports, as dotted names; imports that only types need are left out."""
+    """The modules of the project that a module imports, as dotted names; imports that only types need are
+    left out.
+    """
     module = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = [n for block in module.body if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test) for n in block.body]
+    for_types = [
+        n
+        for block in module.body
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for n in block.body
+    ]
     names = set()
     for node in ast.walk(module):
-        if isinstance(node, ast.ImportFrom) and node not in for_types and (node.module or "").startswith("common"):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node not in for_types
+            and (node.module or "").startswith("common")
+        ):
             for alias in node.names:
                 inner = ROOT.joinpath(*node.module.split("."), alias.name)
                 there = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
@@ -179,7 +231,9 @@ def imported_modules(path) -> set[str]:
 
 
 def test_imports_of_common_run_one_way():
-    """From the foundations up, room by room and in each room; the model knows nothing of the rest, the stages not of one another."""
+    """From the foundations up, room by room and in each room; the model knows nothing of the rest, the stages
+    not of one another.
+    """
     for path in ROOT.glob("common/**/*.py"):
         own = path.relative_to(ROOT / "common").with_suffix("").parts
         for name in imported_modules(path):
@@ -196,15 +250,23 @@ def test_the_rooms_are_those_of_the_plan():
     for room, modules in ROOMS.items():
         there = {path.stem for path in (ROOT / "common" / room).glob("*.py")} - {"__init__", "__main__"}
         assert there == set(modules), room
-    top = {path.stem for path in (ROOT / "common").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    top = {
+        path.stem
+        for path in (ROOT / "common").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert top - {"__init__"} == set(FLOORS)
     for room in (*ROOMS, "model", "tools"):
-        docstring = ast.get_docstring(ast.parse((ROOT / "common" / room / "__init__.py").read_text(encoding="utf-8")))
+        docstring = ast.get_docstring(
+            ast.parse((ROOT / "common" / room / "__init__.py").read_text(encoding="utf-8"))
+        )
         assert docstring and len(docstring.splitlines()[0]) < 120, room
 
 
 def test_the_tree_in_contributing_is_that_of_the_folders():
-    """Every module of common/ stands in it, in the order in which they may import one another, and nothing else does."""
+    """Every module of common/ stands in it, in the order in which they may import one another, and nothing
+    else does.
+    """
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     lines = text[text.index("```\ncommon/\n") :].split("```")[1].splitlines()[2:]
     listed, room = {}, ""
@@ -218,7 +280,9 @@ def test_the_tree_in_contributing_is_that_of_the_folders():
     there = {path.relative_to(ROOT / "common").as_posix() for path in (ROOT / "common").glob("**/*.py")}
     assert set(listed) == {path for path in there if not path.endswith(("__init__.py", "__main__.py"))}
     for room, modules in ROOMS.items():
-        assert [name for name in listed if name.startswith(f"{room}/")] == [f"{room}/{module}.py" for module in modules]
+        assert [name for name in listed if name.startswith(f"{room}/")] == [
+            f"{room}/{module}.py" for module in modules
+        ]
 
 
 def test_script_names_shadow_nothing():
@@ -244,5 +308,8 @@ def test_fingerprint_is_the_same_in_every_python(python):
     )
     files = [*(ROOT / f"{e}.py" for e in COURSE), *sorted((ROOT / "common/model").glob("*.py"))]
     done = subprocess.run([python, "-c", program, *map(str, files)], capture_output=True, text=True)
-    here = [hashlib.sha256(repr([canonical(ast.parse(p.read_text(encoding="utf-8")))]).encode()).hexdigest()[:12] for p in files]
+    here = [
+        hashlib.sha256(repr([canonical(ast.parse(p.read_text(encoding="utf-8")))]).encode()).hexdigest()[:12]
+        for p in files
+    ]
     assert done.stdout.split() == here, done.stderr

@@ -23,7 +23,9 @@ class Table(nn.Module):
 
     def __init__(self, vocab_size: int):
         super().__init__()
-        self.logits = nn.Parameter(torch.randn(vocab_size, vocab_size, generator=torch.Generator().manual_seed(0)))
+        self.logits = nn.Parameter(
+            torch.randn(vocab_size, vocab_size, generator=torch.Generator().manual_seed(0))
+        )
 
     def forward(self, ids):
         return self.logits[ids]
@@ -56,7 +58,12 @@ def test_score_equals_a_loop_over_single_predictions(length, block_size):
 def test_scores_of_two_splits_add_up():
     a, b = Score(10.0, 5, 2, 7), Score(2.0, 1, 1, 3)
     both = a + b
-    assert both == Score(12.0, 6, 3, 10) and both.loss == 2.0 and both.accuracy == 0.5 and math.isclose(both.bpc, 1.2 / math.log(2))
+    assert (
+        both == Score(12.0, 6, 3, 10)
+        and both.loss == 2.0
+        and both.accuracy == 0.5
+        and math.isclose(both.bpc, 1.2 / math.log(2))
+    )
 
 
 def test_scoring_disturbs_nothing():
@@ -78,7 +85,11 @@ def test_held_out_text_is_scored_whole_with_one_token_of_context(text_file):
     data = text_data(Settings(corpus=str(text_file), block_size=16))
     text = text_file.read_text(encoding="utf-8")
     ends = [int(0.9 * len(text)), int(0.95 * len(text)), len(text)]
-    assert [s.characters for s in (data.train, data.validation, data.test)] == [ends[0], ends[1] - ends[0], ends[2] - ends[1]]
+    assert [s.characters for s in (data.train, data.validation, data.test)] == [
+        ends[0],
+        ends[1] - ends[0],
+        ends[2] - ends[1],
+    ]
     for split, (a, b) in ((data.validation, (ends[0], ends[1])), (data.test, (ends[1], ends[2]))):
         targets = torch.cat([y.flatten() for _, y in split.in_order()])
         assert data.tokenizer.decode(targets.tolist()) == text[a:b]
@@ -86,7 +97,8 @@ def test_held_out_text_is_scored_whole_with_one_token_of_context(text_file):
 
 
 @pytest.mark.skipif(
-    not (cache := os.environ.get("TIKTOKEN_CACHE_DIR")) or not Path(cache).exists(), reason="needs the gpt2 file in TIKTOKEN_CACHE_DIR"
+    not (cache := os.environ.get("TIKTOKEN_CACHE_DIR")) or not Path(cache).exists(),
+    reason="needs the gpt2 file in TIKTOKEN_CACHE_DIR",
 )
 def test_bits_are_divided_by_the_same_characters_whatever_the_tokenizer(text_file):
     s = Settings(corpus=str(text_file), block_size=16)
@@ -96,7 +108,9 @@ def test_bits_are_divided_by_the_same_characters_whatever_the_tokenizer(text_fil
         a, b = getattr(chars, name), getattr(gpt2, name)
         assert a.characters == b.characters
         uniform = score(lambda_model(gpt2.tokenizer.vocab_size), b)
-        assert math.isclose(uniform.bpc, len(b) * math.log2(gpt2.tokenizer.vocab_size) / a.characters, rel_tol=1e-5)
+        assert math.isclose(
+            uniform.bpc, len(b) * math.log2(gpt2.tokenizer.vocab_size) / a.characters, rel_tol=1e-5
+        )
         assert gpt2.tokenizer.decode(b.tokens[1:].tolist()) == chars.tokenizer.decode(a.tokens[1:].tolist())
 
 
@@ -113,7 +127,9 @@ def test_characters_of_several_bytes_count_once_each(tokenizer, tmp_path):
         a, b = getattr(chars, name), getattr(other, name)
         assert a.characters == b.characters == len(a)
         uniform = score(lambda_model(other.tokenizer.vocab_size), b)
-        assert math.isclose(uniform.bpc, len(b) * math.log2(other.tokenizer.vocab_size) / a.characters, rel_tol=1e-5)
+        assert math.isclose(
+            uniform.bpc, len(b) * math.log2(other.tokenizer.vocab_size) / a.characters, rel_tol=1e-5
+        )
         assert other.tokenizer.decode(b.tokens[1:].tolist()) == chars.tokenizer.decode(a.tokens[1:].tolist())
 
 

@@ -1,4 +1,7 @@
-"""Stage 08: every part is what its equation says, the taught one is the graduated one, and the settings fit. In float64."""
+"""Stage 08: every part is what its equation says, the taught one is the graduated one, and the settings fit.
+
+In float64.
+"""
 
 import itertools
 import math
@@ -21,7 +24,8 @@ from common.settings import MICRO_ARCH, PartSettings, Settings
 V = 65
 SIZE = PartSettings(n_layer=2, n_head=4, n_embd=32, block_size=48)
 FFN, NORM, ACT, POS, QK, ATT, MOE = (
-    f"08_micro_arch/{name}" for name in ("ffn_width", "norm", "activation", "position", "qk_norm", "attention", "moe")
+    f"08_micro_arch/{name}"
+    for name in ("ffn_width", "norm", "activation", "position", "qk_norm", "attention", "moe")
 )
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -30,15 +34,28 @@ def twins() -> list[tuple[str, str, dict]]:
     """Each arm of the stage, and the parts of common.model that it should be equal to."""
     from common.model.feed_forward import FeedForward
 
-    found = [(FFN, arm, {"feed_forward": partial(FeedForward, multiple=float(arm.partition("x")[0]))}) for arm in arms(FFN)]
-    found += [(NORM, arm, {"norm": part("norm", arm)}) for arm in ("layernorm", "rmsnorm", "scalenorm", "none")]
-    found += [(NORM, "LN-RN", {"norm": (LayerNorm, RMSNorm)}), (NORM, "RN-LN", {"norm": (RMSNorm, LayerNorm)})]
+    found = [
+        (FFN, arm, {"feed_forward": partial(FeedForward, multiple=float(arm.partition("x")[0]))})
+        for arm in arms(FFN)
+    ]
+    found += [
+        (NORM, arm, {"norm": part("norm", arm)}) for arm in ("layernorm", "rmsnorm", "scalenorm", "none")
+    ]
+    found += [
+        (NORM, "LN-RN", {"norm": (LayerNorm, RMSNorm)}),
+        (NORM, "RN-LN", {"norm": (RMSNorm, LayerNorm)}),
+    ]
     found += [(ACT, arm, {"feed_forward": part("feed_forward", arm)}) for arm in arms(ACT)]
     found += [(POS, arm, {"position": part("position", arm)}) for arm in arms(POS)]
-    found += [(QK, "plain-0.004", {}), (QK, "normalised-0.004", {"attention": partial(part("attention", "flash"), qk_norm=RMSNorm)})]
+    found += [
+        (QK, "plain-0.004", {}),
+        (QK, "normalised-0.004", {"attention": partial(part("attention", "flash"), qk_norm=RMSNorm)}),
+    ]
     kinds = {"full": "flash", "local": "local", "linear": "linear"}
     found += [(ATT, f"{arm}-64", {"attention": part("attention", name)}) for arm, name in kinds.items()]
-    return found + [(MOE, arm, {"feed_forward": part("feed_forward", "moe")}) for arm in arms(MOE) if "top" in arm]
+    return found + [
+        (MOE, arm, {"feed_forward": part("feed_forward", "moe")}) for arm in arms(MOE) if "top" in arm
+    ]
 
 
 def arms(experiment: str) -> list[str]:
@@ -57,9 +74,16 @@ def definitions(experiment: str) -> dict:
 def test_the_taught_part_is_the_graduated_one(experiment, arm, parts):
     """The same seed gives the same weights; with larger ones, the same logits and gradients."""
     plan = lessons.course_plan(experiment)
-    changed = {k: v for k, v in getattr(plan.arms[arm], "settings", {}).items() if k not in ("batch_size", "block_size", "lr")}
+    changed = {
+        k: v
+        for k, v in getattr(plan.arms[arm], "settings", {}).items()
+        if k not in ("batch_size", "block_size", "lr")
+    }
     own = replace(SIZE, **changed)
-    taught, graduated = (lessons.build_model(build, own, V, 1).double() for build in (plan.arms[arm], lambda s, v: GPT(s, v, **parts)))
+    taught, graduated = (
+        lessons.build_model(build, own, V, 1).double()
+        for build in (plan.arms[arm], lambda s, v: GPT(s, v, **parts))
+    )
     pairs = list(zip(taught.parameters(), graduated.parameters(), strict=True))
     for ours, theirs in pairs:
         assert torch.equal(ours, theirs)
@@ -82,13 +106,19 @@ def test_what_writes_to_the_stream_starts_smaller_in_every_part():
     for name, build in PARTS["feed_forward"].items():
         if name == "moe":
             continue  # it has several layers, and a router
-        block = lessons.build_model(lambda s, v, build=build: GPT(s, v, feed_forward=build), s, V, 1).blocks[0].feed_forward
+        block = (
+            lessons.build_model(lambda s, v, build=build: GPT(s, v, feed_forward=build), s, V, 1)
+            .blocks[0]
+            .feed_forward
+        )
         matrices = [p for p in block.parameters() if p.ndim == 2]
         *inner, out = [p.std().item() for p in matrices]
-        assert all(math.isclose(std, 0.02, rel_tol=0.05) for std in inner) and math.isclose(out, 0.02 / 4, rel_tol=0.05), name
+        assert all(math.isclose(std, 0.02, rel_tol=0.05) for std in inner) and math.isclose(
+            out, 0.02 / 4, rel_tol=0.05
+        ), name
 
 
-# ---- norms -----------------------------------------------------------------------------------------------------------
+# ---- norms ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["LayerNorm", "RMSNorm", "ScaleNorm"])
@@ -108,11 +138,15 @@ def test_norms_are_those_of_the_library(name):
     for norm in (taught, graduated):
         next(norm.parameters()).data.copy_(weight)
         torch.testing.assert_close(norm(x), expected, **EXACT)
-        torch.testing.assert_close(torch.autograd.grad((norm(x) ** 3).sum(), x)[0], gradient, rtol=1e-12, atol=1e-10)
+        torch.testing.assert_close(
+            torch.autograd.grad((norm(x) ** 3).sum(), x)[0], gradient, rtol=1e-12, atol=1e-10
+        )
 
 
 def test_norms_keep_what_they_say():
-    """LayerNorm forgets mean and size of a vector, RMSNorm and ScaleNorm its size only; none of them mixes positions."""
+    """LayerNorm forgets mean and size of a vector, RMSNorm and ScaleNorm its size only; none of them mixes
+    positions.
+    """
     x = torch.randn(2, 5, 32, dtype=torch.float64)
     norms = {name: definitions(NORM)[name](SIZE).double() for name in ("LayerNorm", "RMSNorm", "ScaleNorm")}
     for name, norm in norms.items():
@@ -120,11 +154,13 @@ def test_norms_keep_what_they_say():
         assert torch.allclose(norm(x + 3), norm(x), atol=1e-4) == (name == "LayerNorm")
         torch.testing.assert_close(norm(x)[:, 2:3], norm(x[:, 2:3]), **EXACT)
         assert norm(torch.zeros(1, 1, 32, dtype=torch.float64)).isfinite().all()
-    torch.testing.assert_close(norms["RMSNorm"](x), norms["ScaleNorm"](x), rtol=0, atol=1e-4)  # at the start they are one
+    torch.testing.assert_close(
+        norms["RMSNorm"](x), norms["ScaleNorm"](x), rtol=0, atol=1e-4
+    )  # at the start they are one
     assert sum(p.numel() for p in norms["ScaleNorm"].parameters()) == 1
 
 
-# ---- feed-forward layers ---------------------------------------------------------------------------------------------
+# ---- feed-forward layers -------------------------------------------------------------------------
 
 GATES = {"glu": torch.sigmoid, "reglu": torch.relu, "geglu": F.gelu, "swiglu": lambda x: x * torch.sigmoid(x)}
 PLAIN = {
@@ -168,10 +204,12 @@ def test_comparisons_at_equal_parameters_are_at_equal_parameters():
     assert len(activations) == 8 and max(activations.values()) < 1.01 * min(activations.values())
     equal = [size for arm, size in widths.items() if arm.endswith("-equal")]
     assert len(equal) == 4 and all(abs(size / widths["4x"] - 1) < 0.05 for size in equal)
-    assert [widths[f"{m}x"] for m in ("0.5", "1", "2", "4", "8")] == sorted(widths[f"{m}x"] for m in ("0.5", "1", "2", "4", "8"))
+    assert [widths[f"{m}x"] for m in ("0.5", "1", "2", "4", "8")] == sorted(
+        widths[f"{m}x"] for m in ("0.5", "1", "2", "4", "8")
+    )
 
 
-# ---- positions -------------------------------------------------------------------------------------------------------
+# ---- positions -----------------------------------------------------------------------------------
 
 
 def rope(theta=10_000.0, interleaved=False, size=8) -> RoPE:
@@ -180,10 +218,13 @@ def rope(theta=10_000.0, interleaved=False, size=8) -> RoPE:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 4000), st.integers(0, 4000), st.integers(0, 4000), st.booleans(), st.sampled_from([2, 6, 16, 64]),
+    st.integers(0, 4000), st.integers(0, 4000), st.integers(0, 4000), st.booleans(),
+    st.sampled_from([2, 6, 16, 64]),
     st.sampled_from([10_000.0, 500_000.0]), st.integers(0, 2**31),
 )  # fmt: skip
-def test_a_score_of_turned_vectors_depends_on_their_distance_alone(m, n, shift, interleaved, size, theta, seed):
+def test_a_score_of_turned_vectors_depends_on_their_distance_alone(
+    m, n, shift, interleaved, size, theta, seed
+):
     scheme = rope(theta, interleaved, size)
     q, k = torch.randn(2, 1, 1, 1, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     turned = {at: scheme.rotate(q, k, at) for at in (m, n, m + shift, n + shift)}
@@ -196,18 +237,26 @@ def test_a_score_of_turned_vectors_depends_on_their_distance_alone(m, n, shift, 
 
 
 def test_the_pairing_of_llama_and_of_gpt_j():
-    """Llama turns (i, i + D/2), GPT-J (2i, 2i + 1); as complex numbers both multiply by e^(i m theta), in another order."""
+    """Llama turns (i, i + D/2), GPT-J (2i, 2i + 1); as complex numbers both multiply by e^(i m theta), in
+    another order.
+    """
     q = torch.randn(2, 3, 11, 8, dtype=torch.float64)
     llama, gpt_j = (rope(interleaved=interleaved).rotate(q, q, 5)[0] for interleaved in (False, True))
-    angles = torch.arange(5, 16, dtype=torch.float64)[:, None] / 10_000 ** (torch.arange(4, dtype=torch.float64) / 4)
+    angles = torch.arange(5, 16, dtype=torch.float64)[:, None] / 10_000 ** (
+        torch.arange(4, dtype=torch.float64) / 4
+    )
     turn = torch.polar(torch.ones_like(angles), angles)
     expected = torch.view_as_real(torch.view_as_complex(q.unflatten(-1, (4, 2))) * turn).flatten(-2)
     torch.testing.assert_close(gpt_j, expected, **EXACT)
     halves = torch.complex(q[..., :4], q[..., 4:]) * turn
     torch.testing.assert_close(llama, torch.cat([halves.real, halves.imag], dim=-1), **EXACT)
     order = torch.arange(8).view(2, 4).T.flatten()  # 0 4 1 5 2 6 3 7
-    torch.testing.assert_close(rope(interleaved=True).rotate(q[..., order], q, 5)[0], llama[..., order], **EXACT)
-    torch.testing.assert_close(definitions(POS)["RoPE"](Settings(n_embd=16, n_head=2)).rotate(q, q, 5)[0], llama, **EXACT)
+    torch.testing.assert_close(
+        rope(interleaved=True).rotate(q[..., order], q, 5)[0], llama[..., order], **EXACT
+    )
+    torch.testing.assert_close(
+        definitions(POS)["RoPE"](Settings(n_embd=16, n_head=2)).rotate(q, q, 5)[0], llama, **EXACT
+    )
 
 
 @pytest.mark.parametrize("name", list(PARTS["position"]))
@@ -249,7 +298,10 @@ def test_the_slopes_of_alibi():
         assert alibi_slopes(heads) == pytest.approx(slopes, abs=1e-12)
         assert definitions(POS)["slopes"](heads) == alibi_slopes(heads)
     for heads in range(1, 65):
-        assert len(set(alibi_slopes(heads))) == heads and 0 < min(alibi_slopes(heads)) <= max(alibi_slopes(heads)) < 1
+        assert (
+            len(set(alibi_slopes(heads))) == heads
+            and 0 < min(alibi_slopes(heads)) <= max(alibi_slopes(heads)) < 1
+        )
 
 
 def test_alibi_lowers_scores_by_distance():
@@ -261,7 +313,9 @@ def test_alibi_lowers_scores_by_distance():
     expected = torch.zeros(2, 6, 9, 6, dtype=torch.float64)
     for h, slope in enumerate(alibi_slopes(6)):
         for i in range(9):
-            scores = torch.stack([(q[:, h, i] * k[:, h, j]).sum(-1) / 6**0.5 - slope * (i - j) for j in range(i + 1)], dim=-1)
+            scores = torch.stack(
+                [(q[:, h, i] * k[:, h, j]).sum(-1) / 6**0.5 - slope * (i - j) for j in range(i + 1)], dim=-1
+            )
             expected[:, h, i] = (scores.softmax(-1)[..., None] * v[:, h, : i + 1]).sum(1)
     expected = attention.projection(expected.transpose(1, 2).reshape(2, 9, 36))
     torch.testing.assert_close(attention(x, scheme), expected, **EXACT)
@@ -280,7 +334,9 @@ def test_sinusoidal_positions_are_the_papers():
 
 
 def test_without_positions_the_order_of_the_past_does_not_matter_and_with_them_it_does():
-    """The prediction at the last place, for all orders of three tokens before it; one layer, as a second one tells orders apart."""
+    """The prediction at the last place, for all orders of three tokens before it; one layer, as a second one
+    tells orders apart.
+    """
     orders = torch.tensor([[*order, 4] for order in itertools.permutations((1, 2, 3))])
     for name, scheme in PARTS["position"].items():
         torch.manual_seed(1)
@@ -291,13 +347,15 @@ def test_without_positions_the_order_of_the_past_does_not_matter_and_with_them_i
         assert torch.allclose(last, last[:1].expand_as(last), rtol=0, atol=1e-10) == (name == "none"), name
 
 
-# ---- queries and keys ------------------------------------------------------------------------------------------------
+# ---- queries and keys ----------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.floats(1e-2, 1e4), st.sampled_from([4, 16, 64]))
 def test_scores_of_normalised_queries_and_keys_are_bounded(seed, scale, size):
-    """By sqrt(D) times the largest product of scales, however large the inputs; equal vectors reach it where the scales are equal."""
+    """By sqrt(D) times the largest product of scales, however large the inputs; equal vectors reach it where
+    the scales are equal.
+    """
     torch.manual_seed(seed)
     s = Settings(n_embd=2 * size, n_head=2)
     attention = definitions(QK)["MultiHeadAttention"](s, normalised=True).double()
@@ -320,7 +378,9 @@ def test_the_largest_score_is_found():
     data = text_data(s)
     model = lessons.build_model(plan.arms["plain-0.004"], s, data.tokenizer.vocab_size, 1)
     x = next(data.test.in_order(16))[0]
-    q, k, _ = model.blocks[0].attention.qkv(model.blocks[0].norm1(model.position(model.token(x)))).chunk(3, dim=-1)
+    q, k, _ = (
+        model.blocks[0].attention.qkv(model.blocks[0].norm1(model.position(model.token(x)))).chunk(3, dim=-1)
+    )
     q, k = (part.view(16, 48, 4, 8).transpose(1, 2) for part in (q, k))
     seen = (q @ k.mT / 8**0.5).masked_fill(torch.ones(48, 48, dtype=torch.bool).triu(1), 0.0)
     found = plan.scores(model, data, s)["largest attention score"]
@@ -328,7 +388,7 @@ def test_the_largest_score_is_found():
     assert not model.blocks[0].attention._forward_hooks
 
 
-# ---- the setting, and what does not fit ------------------------------------------------------------------------------
+# ---- the setting, and what does not fit ----------------------------------------------------------
 
 
 def test_every_script_of_the_stage_has_its_setting():
@@ -338,25 +398,45 @@ def test_every_script_of_the_stage_has_its_setting():
         expected = replace(MICRO_ARCH, steps=1500) if experiment == POS else MICRO_ARCH
         assert vars(expected).items() <= vars(plan.defaults).items()
         assert plan.header.seeds == [1, 2, 3, 4, 5]
-    assert (MICRO_ARCH.tokenizer, MICRO_ARCH.batch_size, MICRO_ARCH.steps, MICRO_ARCH.warm_up) == ("bpe-1024", 16, 600, 60)
+    assert (MICRO_ARCH.tokenizer, MICRO_ARCH.batch_size, MICRO_ARCH.steps, MICRO_ARCH.warm_up) == (
+        "bpe-1024",
+        16,
+        600,
+        60,
+    )
     assert (MICRO_ARCH.lr, MICRO_ARCH.clip, MICRO_ARCH.beta2, MICRO_ARCH.cosine) == (4e-3, 1.0, 0.99, False)
 
 
 def test_the_first_arms_are_one_model():
-    """What each script compares with is the same GPT: with the same seed, the same weights and the same logits."""
+    """What each script compares with is the same GPT: with the same seed, the same weights and the same
+    logits.
+    """
     ids, logits = torch.randint(V, (2, 30)), {}
     for experiment in (FFN, NORM, ACT, POS, QK, ATT, MOE):
         plan = lessons.course_plan(experiment)
         first = next(iter(plan.arms))
         logits[experiment, first] = lessons.build_model(plan.arms[first], SIZE, V, 1).double()(ids)
-    assert [arm for _, arm in logits] == ["4x", "layernorm", "gelu", "learned", "plain-0.004", "full-64", "dense"]
+    assert [arm for _, arm in logits] == [
+        "4x",
+        "layernorm",
+        "gelu",
+        "learned",
+        "plain-0.004",
+        "full-64",
+        "dense",
+    ]
     for found in logits.values():
         torch.testing.assert_close(found, logits[FFN, "4x"], rtol=0, atol=1e-7)
 
 
 def test_an_unknown_part_is_named_with_the_nearest_and_the_known_ones():
     for socket, name, said in (
-        ("norm", "rmsnrom", "norm 'rmsnrom' is not known; did you mean 'rmsnorm'?; there are layernorm, rmsnorm, scalenorm, none"),
+        (
+            "norm",
+            "rmsnrom",
+            "norm 'rmsnrom' is not known; did you mean 'rmsnorm'?; there are layernorm, rmsnorm, "
+            "scalenorm, none",
+        ),
         ("position", "zzz", "position 'zzz' is not known; there are none, learned, sinusoidal, rope, alibi"),
         ("norms", "none", "socket 'norms' is not known; did you mean 'norm'?"),
     ):
@@ -365,7 +445,9 @@ def test_an_unknown_part_is_named_with_the_nearest_and_the_known_ones():
         assert said in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("build", [lambda: definitions(POS)["LearnedPosition"], lambda: part("position", "learned")])
+@pytest.mark.parametrize(
+    "build", [lambda: definitions(POS)["LearnedPosition"], lambda: part("position", "learned")]
+)
 def test_a_context_beyond_learned_positions_is_refused(build):
     model = GPT(SIZE, V, position=build())
     with pytest.raises(ValueError, match="position 48 is outside the window of 48"):

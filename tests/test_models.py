@@ -52,24 +52,33 @@ def test_untrained_loss_is_near_that_of_a_uniform_guess(experiment, arm):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "arm"), [pytest.param(*line, marks=[pytest.mark.slow] if line[0] == "04_stacking/stack" else []) for line in TRAINED]
+    ("experiment", "arm"),
+    [
+        pytest.param(*line, marks=[pytest.mark.slow] if line[0] == "04_stacking/stack" else [])
+        for line in TRAINED
+    ],
 )  # the plain stack takes a thousand steps at each of two rates
 def test_overfits_one_batch(experiment, arm, capsys):
     """What `--check` does; it ends with SystemExit where a model does not learn its batch."""
     plan = lessons.course_plan(experiment)
     s = dataclasses.replace(plan.defaults, corpus="indian" if "/names_" in experiment else "pydoc")
-    s = dataclasses.replace(s, tokenizer="char") if experiment.startswith("08") else s  # a vocabulary takes longer than the batch
+    s = (
+        dataclasses.replace(s, tokenizer="char") if experiment.startswith("08") else s
+    )  # a vocabulary takes longer than the batch
     overfit(plan, [arm], s, plan.load)
     assert f"{arm}: one batch learned" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("experiment", "arm"), TEXT)
 def test_no_model_sees_the_future(experiment, arm):
-    """The gradient of output t with respect to every input after t is exactly zero, and the input at t does matter."""
+    """The gradient of output t with respect to every input after t is exactly zero, and the input at t does
+    matter.
+    """
     model, s = build(experiment, arm)
     model.eval()  # dropout would tell two calls apart
     embedded = {}
-    # the gradient is taken at the embedded inputs, or, where there is no embedding, replaced by a change of the ids
+    # the gradient is taken at the embedded inputs, or, where there is no embedding, replaced by a change of
+    # the ids
     if not hasattr(model, "token"):
         x, _ = batch(experiment, s, 1)
         for t in (0, 5, s.block_size - 2):
@@ -77,7 +86,9 @@ def test_no_model_sees_the_future(experiment, arm):
             changed[:, t + 1 :] = (changed[:, t + 1 :] + 1) % V
             assert torch.equal(model(x)[:, : t + 1], model(changed)[:, : t + 1])
         return
-    model.token.register_forward_hook(lambda _, __, out: embedded.update(x=out.detach().requires_grad_()) or embedded["x"])
+    model.token.register_forward_hook(
+        lambda _, __, out: embedded.update(x=out.detach().requires_grad_()) or embedded["x"]
+    )
     x, _ = batch(experiment, s, 2)
     for t in (0, 5, s.block_size - 2):
         logits = model(x)
@@ -96,13 +107,17 @@ def test_a_shorter_window_gives_the_same_predictions(experiment, arm):
 
 @pytest.mark.parametrize(("experiment", "arm"), TEXT)
 def test_receptive_fields(experiment, arm):
-    """The last prediction depends on the first character of the window for every model but the bigrams, which see one."""
+    """The last prediction depends on the first character of the window for every model but the bigrams, which
+    see one.
+    """
     model, s = build(experiment, arm)
     model.double().eval()  # through four plain blocks hardly anything arrives, but something does
     x, _ = batch("", s, 1)
     changed = x.clone()
     changed[0, 0] = (changed[0, 0] + 1) % V
-    assert torch.equal(model(x)[:, -1], model(changed)[:, -1]) == (experiment.split("/")[1] in ("bigram", "by_hand"))
+    assert torch.equal(model(x)[:, -1], model(changed)[:, -1]) == (
+        experiment.split("/")[1] in ("bigram", "by_hand")
+    )
 
 
 def test_multi_head_attention_is_that_of_the_library():
@@ -110,8 +125,13 @@ def test_multi_head_attention_is_that_of_the_library():
     model, s = build("02_attention/multi_head", "default")
     attention = model.double().attention
     x = torch.randn(2, 20, s.n_embd, dtype=torch.float64)
-    q, k, v = (f(x).view(2, 20, s.n_head, s.n_embd // s.n_head).transpose(1, 2) for f in (attention.query, attention.key, attention.value))
-    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(2, 20, s.n_embd)
+    q, k, v = (
+        f(x).view(2, 20, s.n_head, s.n_embd // s.n_head).transpose(1, 2)
+        for f in (attention.query, attention.key, attention.value)
+    )
+    expected = (
+        F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(2, 20, s.n_embd)
+    )
     torch.testing.assert_close(attention(x), expected, rtol=0, atol=1e-12)
 
 
@@ -131,7 +151,9 @@ def test_average_is_the_mean_of_the_past():
 
 
 def test_probing_leaves_no_trace(tmp_path, text_file):
-    """What a script looks at while training changes neither gradients nor random numbers, and is what it says it is."""
+    """What a script looks at while training changes neither gradients nor random numbers, and is what it says
+    it is.
+    """
     plan = lessons.course_plan("04_stacking/stack")
     s = dataclasses.replace(plan.defaults, corpus=str(text_file), block_size=8, n_layer=3)
     data = text_data(s)
@@ -145,13 +167,19 @@ def test_probing_leaves_no_trace(tmp_path, text_file):
     x, y = data.batch(0)
     F.cross_entropy(model(x).flatten(0, -2), y.flatten()).backward()
     for block, norm in zip(model.blocks, found["gradient norm"], strict=True):
-        assert math.isclose(torch.cat([p.grad.flatten() for p in block.parameters()]).norm().item(), norm, rel_tol=1e-4)
+        assert math.isclose(
+            torch.cat([p.grad.flatten() for p in block.parameters()]).norm().item(), norm, rel_tol=1e-4
+        )
     assert not model.blocks[0]._forward_hooks
 
 
 def test_our_layer_norm_is_that_of_the_library():
     """Values and gradients in float64, over the C numbers of each vector."""
-    ours = next(m for m in build("05_residual_norm/layer_norm", "default")[0].modules() if type(m).__name__ == "LayerNorm").double()
+    ours = next(
+        m
+        for m in build("05_residual_norm/layer_norm", "default")[0].modules()
+        if type(m).__name__ == "LayerNorm"
+    ).double()
     theirs = torch.nn.LayerNorm(64).double()
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         q.data.copy_(p.data.normal_())
@@ -175,7 +203,10 @@ def test_dropout_is_off_in_evaluation_and_alive_in_training_after_it():
 
 def test_pre_ln_leaves_the_stream_alone_and_post_ln_normalises_it():
     """With answers of zero, a pre-LN block is the identity and a post-LN block a normalisation."""
-    for experiment, expected in (("pre_ln", lambda x: x), ("post_ln", lambda x: F.layer_norm(F.layer_norm(x, (64,)), (64,)))):
+    for experiment, expected in (
+        ("pre_ln", lambda x: x),
+        ("post_ln", lambda x: F.layer_norm(F.layer_norm(x, (64,)), (64,))),
+    ):
         block = build(f"05_residual_norm/{experiment}", "default")[0].blocks[0]
         for part in (block.attention, block.feed_forward):
             for p in part.parameters():

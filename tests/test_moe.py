@@ -34,7 +34,9 @@ def layer(kind, **changed) -> torch.nn.Module:
 
 
 def written_out(made, x: torch.Tensor, k: int) -> torch.Tensor:
-    """Token by token: the k likeliest experts, weighed by their probabilities, which sum to 1 if there are several."""
+    """Token by token: the k likeliest experts, weighed by their probabilities, which sum to 1 if there are
+    several.
+    """
     tokens = x.reshape(-1, x.size(-1))
     out = torch.zeros_like(tokens)
     for n, token in enumerate(tokens):
@@ -56,8 +58,15 @@ def test_it_is_the_weighted_sum_of_the_likeliest(kind, E, k):
 def test_with_one_expert_it_is_the_dense_layer(kind):
     """Outputs and gradients of the whole model; the router has nothing to decide and nothing to learn."""
     s = replace(SIZE, n_expert=1, n_expert_per_token=1, balance=0.0)
-    sparse, dense = (lessons.build_model(lambda s, v, f=f: GPT(s, v, feed_forward=f), s, 31, 1).double() for f in (kind, FeedForward))
-    names = {f"blocks.{i}.feed_forward.{j}.weight": f"blocks.{i}.feed_forward.experts.0.{j}.weight" for i in range(2) for j in (0, 2)}
+    sparse, dense = (
+        lessons.build_model(lambda s, v, f=f: GPT(s, v, feed_forward=f), s, 31, 1).double()
+        for f in (kind, FeedForward)
+    )
+    names = {
+        f"blocks.{i}.feed_forward.{j}.weight": f"blocks.{i}.feed_forward.experts.0.{j}.weight"
+        for i in range(2)
+        for j in (0, 2)
+    }
     own = dict(sparse.named_parameters())
     for name, p in dense.named_parameters():
         p.data.normal_(0, 0.3)
@@ -82,9 +91,14 @@ def test_with_all_experts_it_is_the_weighted_sum_of_all(kind):
 
 @both
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 40), st.sampled_from([(4, 1), (8, 2), (3, 3)]), st.floats(0.05, 3), st.integers(0, 2**31))
+@given(
+    st.integers(1, 40), st.sampled_from([(4, 1), (8, 2), (3, 3)]), st.floats(0.05, 3), st.integers(0, 2**31)
+)
 def test_what_is_too_much_is_dropped_and_counted(kind, N, sizes, capacity, seed):
-    """Each expert takes the first that come, up to its room; in evaluation it takes all. The order of the text decides, not its future."""
+    """Each expert takes the first that come, up to its room; in evaluation it takes all.
+
+    The order of the text decides, not its future.
+    """
     made = layer(kind, n_expert=sizes[0], n_expert_per_token=sizes[1], capacity=capacity)
     torch.manual_seed(seed)
     x = torch.randn(1, N, 12, dtype=torch.float64)
@@ -108,8 +122,14 @@ def test_what_is_too_much_is_dropped_and_counted(kind, N, sizes, capacity, seed)
 
 @both
 def test_the_load_balancing_loss(kind):
-    """1 where all experts are equally likely, E where one gets everything. Its gradient takes from those that get more than their share."""
-    made, x = layer(kind, n_expert=4, n_expert_per_token=1, balance=1.0), torch.randn(2, 50, 12, dtype=torch.float64)
+    """1 where all experts are equally likely, E where one gets everything.
+
+    Its gradient takes from those that get more than their share.
+    """
+    made, x = (
+        layer(kind, n_expert=4, n_expert_per_token=1, balance=1.0),
+        torch.randn(2, 50, 12, dtype=torch.float64),
+    )
     made.router.weight.data.zero_()
     made(x)
     assert made.auxiliary_loss.item() == pytest.approx(1)
@@ -132,8 +152,9 @@ def test_the_load_balancing_loss(kind):
 
 
 def test_where_choices_follow_the_probabilities_the_load_balancing_loss_is_least_when_uniform():
-    """With shares equal to the mean probabilities it is E times the sum of their squares. A router that is never sure may go below 1:
-    two thirds of the tokens at 0.51 for the one expert, one third wholly for the other."""
+    """With shares equal to the mean probabilities it is E times the sum of their squares. A router that is
+    never sure may go below 1: two thirds of the tokens at 0.51 for the one expert, one third wholly for the
+    other."""
     p = torch.rand(1000, 8, dtype=torch.float64).softmax(-1)
     uniform = torch.full((8,), 1 / 8, dtype=torch.float64)
     assert (8 * p.square().sum(-1) > 1).all() and (8 * uniform.square().sum()).item() == pytest.approx(1)
@@ -174,7 +195,9 @@ def test_experts_that_make_no_sense_are_refused(kind, changed, said):
 
 
 def test_work_and_parameters_are_as_the_arms_say():
-    """top-2 and top-1 work as much for a token as dense does, and have as many parameters as dense-16x, but for their routers."""
+    """top-2 and top-1 work as much for a token as dense does, and have as many parameters as dense-16x, but
+    for their routers.
+    """
     sizes, experts = {}, {}
     for arm in PLAN.arms:
         s = PLAN.own(arm, PLAN.defaults)
@@ -191,7 +214,9 @@ def test_work_and_parameters_are_as_the_arms_say():
 def test_the_scores_of_the_script_are_those_of_its_router():
     from common.data import text_data
 
-    s = replace(PLAN.defaults, corpus="pydoc", tokenizer="char", n_embd=16, n_layer=2, n_head=2, block_size=16)
+    s = replace(
+        PLAN.defaults, corpus="pydoc", tokenizer="char", n_embd=16, n_layer=2, n_head=2, block_size=16
+    )
     data = text_data(s)
     model = lessons.build_model(PLAN.arms["top-2"], s, data.tokenizer.vocab_size, 1)
     found, loads = PLAN.scores(model, data, s), []
@@ -202,9 +227,17 @@ def test_the_scores_of_the_script_are_those_of_its_router():
             p = block.feed_forward.router(block.norm2(stream)).flatten(0, 1)
             loads.append(torch.bincount(p.topk(2).indices.flatten(), minlength=8) / (2 * len(p)))
     first = torch.stack(loads) * 8
-    assert first.mean(0).max() <= found["busiest expert"] + 1e-6 and found["idlest expert"] <= first.mean(0).min() + 1e-6
+    assert (
+        first.mean(0).max() <= found["busiest expert"] + 1e-6
+        and found["idlest expert"] <= first.mean(0).min() + 1e-6
+    )
     assert 0 < found["dropped at capacity 1"] < 1
-    assert PLAN.scores(lessons.build_model(PLAN.arms["dense"], s, data.tokenizer.vocab_size, 1), data, s)["busiest expert"] == 1
+    assert (
+        PLAN.scores(lessons.build_model(PLAN.arms["dense"], s, data.tokenizer.vocab_size, 1), data, s)[
+            "busiest expert"
+        ]
+        == 1
+    )
 
 
 def test_memory_is_asked_for_a_model_whose_shapes_depend_on_numbers():

@@ -1,4 +1,6 @@
-"""Counting: probabilities that sum to 1, equal to a plain calculation by the book; the learned table reaches the counted one."""
+"""Counting: probabilities that sum to 1, equal to a plain calculation by the book; the learned table reaches
+the counted one.
+"""
 
 import collections
 import itertools
@@ -28,7 +30,10 @@ def fitted(experiment: str, arm: str, path, block_size: int = 64):
 @pytest.mark.parametrize("order", ["1", "2", "3", "4", "5", "6"])
 def test_probabilities_sum_to_one(order, text_file):
     model, data = fitted("01_bigram/ngram", order, text_file)
-    for ids in (data.test.tokens[None, :200], torch.randint(data.tokenizer.vocab_size, (3, 50))):  # text, and contexts never seen
+    for ids in (
+        data.test.tokens[None, :200],
+        torch.randint(data.tokenizer.vocab_size, (3, 50)),
+    ):  # text, and contexts never seen
         sums = model(ids).exp().sum(dim=-1)
         assert (sums - 1).abs().max() < 1e-5
 
@@ -44,12 +49,17 @@ REPEATS = {
 
 @pytest.mark.parametrize("name", REPEATS)
 def test_every_character_has_a_chance_in_a_text_that_repeats_itself(name, tmp_path):
-    """There a discount by the formula is negative or zero, and a context would keep nothing for what it has not seen."""
+    """There a discount by the formula is negative or zero, and a context would keep nothing for what it has
+    not seen.
+    """
     path = tmp_path / "text.txt"
     path.write_text(REPEATS[name], encoding="utf-8")
     for order in "123456":
         model, data = fitted("01_bigram/ngram", order, path, block_size=16)
-        for ids in (data.test.tokens[None], torch.randint(data.tokenizer.vocab_size, (3, 40), generator=torch.Generator().manual_seed(1))):
+        for ids in (
+            data.test.tokens[None],
+            torch.randint(data.tokenizer.vocab_size, (3, 40), generator=torch.Generator().manual_seed(1)),
+        ):
             chances = model(ids).exp()
             assert chances.min() > 0 and (chances.sum(dim=-1) - 1).abs().max() < 1e-5
         assert math.isfinite(score(model, data.test).loss)
@@ -80,7 +90,10 @@ def test_a_beginning_that_never_returns_in_training_is_no_trouble(tmp_path):
 
 def kneser_ney(tokens: list[int], order: int, vocab_size: int):
     """Modified interpolated Kneser-Ney by the book, with dictionaries (Chen and Goodman 1999)."""
-    grams = [collections.Counter(tuple(tokens[i : i + k]) for i in range(len(tokens) - k + 1)) for k in range(1, order + 1)]
+    grams = [
+        collections.Counter(tuple(tokens[i : i + k]) for i in range(len(tokens) - k + 1))
+        for k in range(1, order + 1)
+    ]
     counts = [grams[-1]]
     for longer in reversed(grams[1:]):
         counts.insert(0, collections.Counter(g[1:] for g in longer))
@@ -127,7 +140,11 @@ def test_equal_to_kneser_ney_by_the_book(order):
             context = tuple(ids[: t + 1])
             k = min(order, len(context) + 1)  # near the start of the window the context is short
             expected = reference(context, w, k)
-            assert math.isclose(found[t, w].item(), expected, rel_tol=1e-4, abs_tol=1e-7), (probe, t, letters[w])
+            assert math.isclose(found[t, w].item(), expected, rel_tol=1e-4, abs_tol=1e-7), (
+                probe,
+                t,
+                letters[w],
+            )
 
 
 def test_each_order_is_better_on_real_text():

@@ -34,16 +34,22 @@ def test_one_changed_digit_in_a_table_or_sentence_is_found(tracked, page):
         at = match.start(1)
         page.write_text(README[:at] + str((int(README[at]) + 1) % 10) + README[at + 1 :], encoding="utf-8")
         problems = update.check(page)
-        assert len(problems) == 1 and problems[0].startswith(f"README.md, line {README[:at].count(chr(10)) + 1}: has "), problems
+        assert len(problems) == 1 and problems[0].startswith(
+            f"README.md, line {README[:at].count(chr(10)) + 1}: has "
+        ), problems
 
 
 def test_a_changed_result_makes_readme_and_staircase_stale(tracked, page):
     path = tracked / "results_All.csv"
     rows = results.read()
     value = results.course_rows(refer("multi_head"), rows).test_bpc.iloc[0]
-    path.write_text(path.read_text(encoding="utf-8").replace(repr(float(value)), repr(float(value) + 1)), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(repr(float(value)), repr(float(value) + 1)), encoding="utf-8"
+    )
     problems = update.check(page)
-    assert any(p.startswith("README.md, line") for p in problems) and any(p.startswith("staircase.csv: line") for p in problems)
+    assert any(p.startswith("README.md, line") for p in problems) and any(
+        p.startswith("staircase.csv: line") for p in problems
+    )
 
 
 def test_a_users_runs_never_make_the_page_stale(tracked, page):
@@ -56,7 +62,9 @@ def test_a_users_runs_never_make_the_page_stale(tracked, page):
 
 def test_a_picture_of_other_data_is_found(tracked, page):
     shutil.copyfile(tracked / "plots/staircase.png", tracked / "plots/curves_02_attention.png")
-    shutil.copyfile(tracked / "plots/staircase.png", tracked / "plots/02_attention_self_attention_attention.png")
+    shutil.copyfile(
+        tracked / "plots/staircase.png", tracked / "plots/02_attention_self_attention_attention.png"
+    )
     problems = update.check(page)
     assert [problem.split(" ")[0] for problem in problems if ".png" in problem] == [
         "curves_02_attention.png", "02_attention_self_attention_attention.png",
@@ -72,13 +80,17 @@ def test_a_learning_curve_that_does_not_belong_to_its_row_is_found(tracked, page
         path.write_text("\n".join(lines[:last] + lines[last + 1 :]) + "\n", encoding="utf-8")
     problems = update.check(page)
     lost = [problem for problem in problems if problem.startswith("the learning curve of")]
-    assert len(lost) == 2 and lost[0].startswith("the learning curve of 02_attention/multi_head, seed 8, is not that of its row")
+    assert len(lost) == 2 and lost[0].startswith(
+        "the learning curve of 02_attention/multi_head, seed 8, is not that of its row"
+    )
     assert lost[0].endswith("run it again: python -m common.tools.course run 02_attention/multi_head --again")
     assert any(problem.startswith("curves_02_attention.csv: line") for problem in problems)
 
 
 def test_the_check_lists_every_place(tracked, page):
-    places = [match.start(1) for match in re.finditer(r"^.*?<!--=value.*?-->(\d)\.\d", README, re.MULTILINE)][:3]  # in different lines
+    places = [match.start(1) for match in re.finditer(r"^.*?<!--=value.*?-->(\d)\.\d", README, re.MULTILINE)][
+        :3
+    ]  # in different lines
     broken = README
     for at in places:
         broken = broken[:at] + str((int(broken[at]) + 1) % 10) + broken[at + 1 :]
@@ -107,12 +119,14 @@ def test_writing_mends_what_the_check_finds(tracked, page):
     assert update.check(page) == [] and page.read_text(encoding="utf-8") == README
 
 
-# ---- what is not measured yet, and what earlier code measured ----------------------------------------------------------
+# ---- what is not measured yet, and what earlier code measured ------------------------------------
 
 
 @pytest.fixture
 def without(tracked):
-    """Take the rows of an experiment away, or let earlier code have made them: `without("02_attention/bigram", "older")`."""
+    """Take the rows of an experiment away, or let earlier code have made them:
+    `without("02_attention/bigram", "older")`.
+    """
 
     def change(experiment: str, code: str | None = None, keep=()) -> None:
         path = tracked / "results_All.csv"
@@ -149,13 +163,24 @@ def test_a_line_without_rows_is_not_measured_yet(tracked, page, without):
     assert f"| [multi_head](02_attention/multi_head.py) | {NOT_YET} | | | |" in text
     assert f"<!--=value(multi_head, test_bpc, .2f)-->{NOT_YET}<!--/-->" in text
     assert f"| multi_head | {NOT_YET} |  |" in text  # what is compared with it
-    assert re.search(r"(\d+) of the \d+ lines of the course are measured with the present code; .*not measured yet: .*`multi_head`", text)
-    assert "02_attention/multi_head,stage,,,missing" in (tracked / "plots/staircase.csv").read_text(encoding="utf-8")
-    assert "02_attention/multi_head,default,,,,,,,,missing" in (tracked / "plots/curves_02_attention.csv").read_text(encoding="utf-8")
+    assert re.search(
+        r"(\d+) of the \d+ lines of the course are measured with the present code; .*not measured yet: "
+        r".*`multi_head`",
+        text,
+    )
+    assert "02_attention/multi_head,stage,,,missing" in (tracked / "plots/staircase.csv").read_text(
+        encoding="utf-8"
+    )
+    assert "02_attention/multi_head,default,,,,,,,,missing" in (
+        tracked / "plots/curves_02_attention.csv"
+    ).read_text(encoding="utf-8")
 
 
 def test_a_line_that_earlier_code_measured_has_a_dagger(tracked, page, without):
-    """And a footnote; the newest earlier code that has all seeds counts. Its learning curves are those of the same code."""
+    """And a footnote; the newest earlier code that has all seeds counts.
+
+    Its learning curves are those of the same code.
+    """
     (own,) = set(results.course_rows(refer("multi_head")).code_hash)
     without("02_attention/multi_head", "older")
     path = tracked / "plots/curves_02_attention.csv"
@@ -166,15 +191,24 @@ def test_a_line_that_earlier_code_measured_has_a_dagger(tracked, page, without):
     assert f"| [multi_head](02_attention/multi_head.py){DAGGER} | 24,769 |" in text
     assert "\n\n† measured with an earlier version of the code\n\n<details>" in text
     assert f"<!--=value(multi_head, test_bpc, .2f)-->3.37{DAGGER}<!--/-->" in text
-    assert re.search(r"are measured with the present code; .*measured with earlier code \(†\): .*`multi_head`", text)
-    assert re.search(r"02_attention/multi_head,stage,3.37\d+,0.0\d+,stale", (tracked / "plots/staircase.csv").read_text(encoding="utf-8"))
+    assert re.search(
+        r"are measured with the present code; .*measured with earlier code \(†\): .*`multi_head`", text
+    )
+    assert re.search(
+        r"02_attention/multi_head,stage,3.37\d+,0.0\d+,stale",
+        (tracked / "plots/staircase.csv").read_text(encoding="utf-8"),
+    )
     assert path.read_text(encoding="utf-8").count(",stale\n") == 8 * 16
-    shutil.copyfile(ROOT / "logs/plots/staircase.png", tracked / "plots/staircase.png")  # a picture without the dagger
+    shutil.copyfile(
+        ROOT / "logs/plots/staircase.png", tracked / "plots/staircase.png"
+    )  # a picture without the dagger
     assert update.check(page) == ["staircase.png was drawn from other data than the results give"]
 
 
 def test_pictures_of_earlier_code_and_pictures_not_drawn_yet(tracked, page):
-    """Neither is a mistake, and the page says so beside the picture and beside each figure that was read from its data."""
+    """Neither is a mistake, and the page says so beside the picture and beside each figure that was read from
+    its data.
+    """
     for kind in ("stale", "missing"):
         for path in (tracked / "plots").glob("07_tokenizer_gqa_kv_cache_*"):
             if kind == "missing":
@@ -187,9 +221,15 @@ def test_pictures_of_earlier_code_and_pictures_not_drawn_yet(tracked, page):
         figure = re.search(r"<!--=cell\(07_tokenizer_gqa_kv_cache_decoding.*?-->(.*?)<!--/-->", text)[1]
         shown = text.split("<!-- picture: 07_tokenizer_gqa_kv_cache_decoding")[1].split("<!-- end -->")[0]
         if kind == "stale":
-            assert figure.endswith(DAGGER) and "![What do further tokens cost?](" in shown and "† measured with an earlier" in shown
+            assert (
+                figure.endswith(DAGGER)
+                and "![What do further tokens cost?](" in shown
+                and "† measured with an earlier" in shown
+            )
         else:
-            assert figure == NOT_YET and shown.strip().endswith("_What do further tokens cost?: not measured yet_")
+            assert figure == NOT_YET and shown.strip().endswith(
+                "_What do further tokens cost?: not measured yet_"
+            )
 
 
 def test_no_figure_of_speed_is_of_a_run_beside_another(tracked):
@@ -198,7 +238,11 @@ def test_no_figure_of_speed_is_of_a_run_beside_another(tracked):
     before = readme.figure(measured, "value(fast_gpt, tokens_per_second, .0f)")
     line.rows["alone"] = [True, False, True]
     first, _, last = line.rows.tokens_per_second
-    assert readme.figure(measured, "value(fast_gpt, tokens_per_second, .0f)") == f"{(first + last) / 2:.0f}" != before
+    assert (
+        readme.figure(measured, "value(fast_gpt, tokens_per_second, .0f)")
+        == f"{(first + last) / 2:.0f}"
+        != before
+    )
     line.rows["alone"] = False
     assert readme.figure(measured, "value(fast_gpt, train_seconds, .0f)") == NOT_YET
     assert readme.figure(measured, "ratio(fast_gpt, gpt, tokens_per_second, .0f)") == NOT_YET
@@ -242,16 +286,26 @@ def test_links_of_the_readme_lead_somewhere():
 
 
 def test_tables_and_figures_of_data_files(monkeypatch, tmp_path):
-    """A table shows a data file, a figure one of its numbers or the ratio of two; what is not there is said."""
+    """A table shows a data file, a figure one number or the ratio of two; what is not there is said."""
     monkeypatch.setattr(plots, "folder", lambda: tmp_path)
     text = "what,cache,before,value\none more (ms),with,512,0.12345\none more (ms),without,512,12.345\n"
     (tmp_path / "speed.csv").write_text(text, encoding="ascii")
-    text = "<!-- data: speed -->\n<!-- end -->\n\nIt took <!--=cell(speed, one more (ms)/with/512, value, .2f)--><!--/-->"
+    text = "<!-- data: speed -->\n<!-- end -->\n\n"
+    text += "It took <!--=cell(speed, one more (ms)/with/512, value, .2f)--><!--/-->"
     made = readme.render(text, Measured()).text
     assert "| what | cache | before | value |" in made and "| one more (ms) | with | 512 | 0.123 |" in made
     assert made.endswith("-->0.12<!--/-->") and not readme.render(text, Measured()).problems
-    assert readme.figure(Measured(), "cells(speed, one more (ms)/without/512, one more (ms)/with/512, value, .1f)") == "100.0"
-    for wrong in ("cell(speed, two more, value)", "cell(nothing, one, value)", "cell(speed, one more (ms), values)"):
+    assert (
+        readme.figure(
+            Measured(), "cells(speed, one more (ms)/without/512, one more (ms)/with/512, value, .1f)"
+        )
+        == "100.0"
+    )
+    for wrong in (
+        "cell(speed, two more, value)",
+        "cell(nothing, one, value)",
+        "cell(speed, one more (ms), values)",
+    ):
         with pytest.raises(UserError):
             readme.figure(Measured(), wrong)
 
@@ -268,11 +322,16 @@ def test_the_mark_of_a_picture_follows_its_data(tmp_path):
 
 
 def test_every_run_of_the_course_trains_in_about_a_minute(tracked):
-    """All sizes together in twenty. That is on two cores where the yardstick takes 55 seconds; where it takes longer, in proportion."""
+    """All sizes together in twenty.
+
+    That is on two cores where the yardstick takes 55 seconds; where it takes longer, in proportion.
+    """
     measured = Measured()
 
     def seconds(reference) -> float:
-        return timed(measured.rows(reference)).train_seconds.min()  # no number where none had the machine to itself
+        return timed(
+            measured.rows(reference)
+        ).train_seconds.min()  # no number where none had the machine to itself
 
     yardstick = seconds(refer("gpt --preset yardstick"))
     sizes = "06_transformer/sizes"
@@ -281,13 +340,20 @@ def test_every_run_of_the_course_trains_in_about_a_minute(tracked):
         if "--preset" not in reference.flags and not own.seconds and reference.experiment != sizes:
             assert not seconds(reference) >= 60 * max(1.0, yardstick / 55), reference
     spent = sum(seconds(reference) for reference in course_references(sizes))
-    assert not spent >= 20 * 60 * max(1.0, yardstick / 55), "all sizes together take twenty minutes for a seed"
+    assert not spent >= 20 * 60 * max(1.0, yardstick / 55), (
+        "all sizes together take twenty minutes for a seed"
+    )
 
 
 def test_loss_and_accuracy_are_not_shown_across_tokenizers(tracked):
-    """In a table of one tokenizer they are, in one of several only what can be compared; both have as many cells as their header."""
+    """In a table of one tokenizer they are, in one of several only what can be compared; both have as many
+    cells as their header.
+    """
     measured = Measured()
-    one, several = tables.table(measured, "gqa:mha; gqa:mqa vs gqa:mha"), tables.table(measured, "bpe:char; bpe:bpe-1024 vs bpe:char")
+    one, several = (
+        tables.table(measured, "gqa:mha; gqa:mqa vs gqa:mha"),
+        tables.table(measured, "bpe:char; bpe:bpe-1024 vs bpe:char"),
+    )
     assert "accuracy" in one and "test loss" in one and "test bpc" in one
     assert "accuracy" not in several and "loss" not in several and "test bpc" in several
     measured.rows(refer("bpe:bpe-1024")).loc[:, "diverged"] = True
@@ -296,7 +362,7 @@ def test_loss_and_accuracy_are_not_shown_across_tokenizers(tracked):
             assert len({line.count("|") for line in part.splitlines() if line.startswith("|")}) == 1
 
 
-# ---- the page as a reader sees it --------------------------------------------------------------------------------------
+# ---- the page as a reader sees it ----------------------------------------------------------------
 
 
 def paragraphs(text: str) -> list[str]:
@@ -305,10 +371,22 @@ def paragraphs(text: str) -> list[str]:
 
     found = []
     for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(text):
-        assert token.type != "html_block" or "<!--=" not in token.content, f"torn apart by a figure: {token.content[:80]!r}"
+        assert token.type != "html_block" or "<!--=" not in token.content, (
+            f"torn apart by a figure: {token.content[:80]!r}"
+        )
         if token.type == "inline":
-            seen = {"text": lambda c: c.content, "code_inline": lambda c: f"`{c.content.replace('*', '')}`", "html_inline": lambda _: ""}
-            found.append(" ".join("".join(seen.get(child.type, lambda _: " ")(child) for child in token.children or ()).split()))
+            seen = {
+                "text": lambda c: c.content,
+                "code_inline": lambda c: f"`{c.content.replace('*', '')}`",
+                "html_inline": lambda _: "",
+            }
+            found.append(
+                " ".join(
+                    "".join(
+                        seen.get(child.type, lambda _: " ")(child) for child in token.children or ()
+                    ).split()
+                )
+            )
     return found
 
 
@@ -321,7 +399,9 @@ def test_no_sentence_of_the_page_is_torn_apart():
 
 def test_a_figure_at_the_beginning_of_a_line_moves_up(tracked, page):
     figure = "<!--=value(multi_head, test_bpc, .2f)-->3.37<!--/-->"
-    page.write_text(f"It needs\n{figure} bits,\n  {figure} or\n{figure}.\n\n- as\n  {figure} here\n", encoding="utf-8")
+    page.write_text(
+        f"It needs\n{figure} bits,\n  {figure} or\n{figure}.\n\n- as\n  {figure} here\n", encoding="utf-8"
+    )
     assert update.write(page) == []
     made = page.read_text(encoding="utf-8")
     assert made == f"It needs {figure} bits, {figure} or {figure}.\n\n- as {figure} here\n"
@@ -330,12 +410,17 @@ def test_a_figure_at_the_beginning_of_a_line_moves_up(tracked, page):
 
 @pytest.mark.parametrize("start", ["", "- ", "1. ", "> "])
 def test_a_paragraph_that_begins_with_a_figure_is_a_mistake(start, tracked, page):
-    page.write_text(f"Before.\n\n{start}<!--=value(multi_head, test_bpc, .2f)--><!--/--> bits\n", encoding="utf-8")
+    page.write_text(
+        f"Before.\n\n{start}<!--=value(multi_head, test_bpc, .2f)--><!--/--> bits\n", encoding="utf-8"
+    )
     assert any("a paragraph begins with a figure" in problem for problem in update.write(page))
 
 
 def test_no_table_is_wider_than_the_page():
-    """GitHub gives a README 798 pixels. What cannot be broken decides: a letter takes about 8 pixels, a cell 27 beside it."""
+    """GitHub gives a README 798 pixels.
+
+    What cannot be broken decides: a letter takes about 8 pixels, a cell 27 beside it.
+    """
     text = re.sub(r"<!--.*?-->", "", README)
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
@@ -351,7 +436,9 @@ def test_no_table_is_wider_than_the_page():
 
 
 def test_what_is_not_there_yet_says_so():
-    """Stages that the page promises are in the course, or the page says beside each mention that they are not."""
+    """Stages that the page promises are in the course, or the page says beside each mention that they are
+    not.
+    """
     there = {experiment[:2] for experiment in lessons.COURSE}
     for text in paragraphs(README):
         for stage in re.findall(r"[Ss]tages? (0\d)", text):
@@ -366,7 +453,9 @@ def test_what_is_not_there_yet_says_so():
 
 def test_minutes_of_a_stage_are_those_of_its_rows(tracked):
     measured = Measured()
-    seconds = sum(measured.rows(reference).train_seconds.mean() for reference in course_references("07_tokenizer_gqa"))
+    seconds = sum(
+        measured.rows(reference).train_seconds.mean() for reference in course_references("07_tokenizer_gqa")
+    )
     assert readme.figure(measured, "minutes(07_tokenizer_gqa)") == f"{seconds / 60:.0f}"
     with pytest.raises(UserError, match="no stage or script"):
         readme.figure(measured, "minutes(10_more)")

@@ -27,7 +27,15 @@ def row(**values) -> dict:
         "diverged": False,
     }
     return (
-        filled | {"config_hash": "c", "code_hash": "d", "protocol": 1, "tokenizer": "char, with a comma", "git_commit": "1234567"} | values
+        filled
+        | {
+            "config_hash": "c",
+            "code_hash": "d",
+            "protocol": 1,
+            "tokenizer": "char, with a comma",
+            "git_commit": "1234567",
+        }
+        | values
     )
 
 
@@ -71,7 +79,7 @@ def test_a_row_that_was_cut_off_is_named_and_does_not_swallow_the_next(own_logs)
         read()
 
 
-# ---- columns that came later, and columns of others --------------------------------------------------------------------
+# ---- columns that came later, and columns of others ----------------------------------------------
 
 
 def rewrite(change) -> list[list[str]]:
@@ -90,20 +98,28 @@ def test_a_file_of_the_first_version_is_read_and_gets_its_new_columns_with_the_n
     old = results.results_path().read_text(encoding="utf-8").splitlines()
     results.check_writable()
     rows = read()
-    assert list(rows.columns) == list(COLUMNS) and rows[["threads", "alone", "last10_bpc"]].isna().all(axis=None)
+    assert list(rows.columns) == list(COLUMNS) and rows[["threads", "alone", "last10_bpc"]].isna().all(
+        axis=None
+    )
     assert len(results.timed(rows)) == 1  # before it was noted, nothing ran beside
     append(row(seed=2, threads=2, alone=False, last10_bpc=2.5))
     lines = results.results_path().read_text(encoding="utf-8").splitlines()
     assert lines[0] == ",".join(COLUMNS) and lines[1] == old[1] + ",,,,"
     rows = read()
-    assert rows.test_loss.iloc[0] == 0.1 + 0.2 and rows.threads.iloc[1] == 2 and list(results.timed(rows).seed) == [1]
+    assert (
+        rows.test_loss.iloc[0] == 0.1 + 0.2
+        and rows.threads.iloc[1] == 2
+        and list(results.timed(rows).seed) == [1]
+    )
 
 
 def test_the_tracked_file_keeps_its_rows_when_a_row_is_added(tracked):
     old = results.results_path().read_text(encoding="utf-8").splitlines()
     append(row())
     lines = results.results_path().read_text(encoding="utf-8").splitlines()
-    assert len(lines) == len(old) + 1 and all(line.startswith(was) for line, was in zip(lines[1:], old[1:], strict=False))
+    assert len(lines) == len(old) + 1 and all(
+        line.startswith(was) for line, was in zip(lines[1:], old[1:], strict=False)
+    )
     assert len(read()) == len(old)
 
 
@@ -112,10 +128,17 @@ def test_an_unknown_column_is_read_kept_and_named(own_logs, capsys):
     rewrite(lambda line, number: ["note" if number == 0 else "mine, of Tuesday", *line])
     results.check_writable()
     error = capsys.readouterr().err
-    assert "has a column 'note' that this version of the course does not know; kept" in error and error.count("\n") == 1
+    assert (
+        "has a column 'note' that this version of the course does not know; kept" in error
+        and error.count("\n") == 1
+    )
     append(row(seed=2))
     rows = read()
-    assert rows.note.iloc[0] == "mine, of Tuesday" and math.isnan(rows.note.iloc[1]) and rows.seed.tolist() == [1, 2]
+    assert (
+        rows.note.iloc[0] == "mine, of Tuesday"
+        and math.isnan(rows.note.iloc[1])
+        and rows.seed.tolist() == [1, 2]
+    )
 
 
 def test_a_file_that_lacks_a_column_of_the_first_version_is_refused(own_logs):
@@ -128,7 +151,10 @@ def test_a_file_that_lacks_a_column_of_the_first_version_is_refused(own_logs):
     assert results.results_path().read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize(("damage", "said"), [(b"\xff\xfe", "is damaged after line"), (b"x", "has 'x' for a seed; remove that line")])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [(b"\xff\xfe", "is damaged after line"), (b"x", "has 'x' for a seed; remove that line")],
+)
 def test_a_damaged_row_is_one_line(damage, said, own_logs):
     append(row(seed=7777777))
     path = results.results_path()
@@ -157,13 +183,18 @@ def test_interval_is_students_t():
 
 def test_an_interval_of_95_percent_holds_the_truth_95_times_in_100():
     rng = np.random.default_rng(1)
-    inside = sum(abs(found.mean) <= found.half for found in (interval(rng.normal(0.0, 1.0, 3)) for _ in range(2000)))
+    inside = sum(
+        abs(found.mean) <= found.half for found in (interval(rng.normal(0.0, 1.0, 3)) for _ in range(2000))
+    )
     assert 0.93 < inside / 2000 < 0.97
 
 
 def test_verdicts():
     assert Interval(-0.2, 0.1, 3).verdict == "better" and Interval(0.2, 0.1, 3).verdict == "worse"
-    assert Interval(0.1, 0.2, 3).verdict == "no measurable difference" and Interval(0.0, 0.0, 3).verdict == "no measurable difference"
+    assert (
+        Interval(0.1, 0.2, 3).verdict == "no measurable difference"
+        and Interval(0.0, 0.0, 3).verdict == "no measurable difference"
+    )
     assert "no verdict" in Interval(-1.0, math.nan, 1).verdict
 
 
@@ -173,7 +204,9 @@ def test_differences_are_paired_by_seed(own_logs):
         append(row(experiment="b", seed=seed, test_bpc=b))
     rows = read()
     found = paired(rows[rows.experiment == "a"], rows[rows.experiment == "b"])
-    assert math.isclose(found.mean, -1.0) and found.half < 0.3 and found.verdict == "better"  # unpaired, the spread of 4 would hide it
+    assert (
+        math.isclose(found.mean, -1.0) and found.half < 0.3 and found.verdict == "better"
+    )  # unpaired, the spread of 4 would hide it
     append(row(experiment="c", corpus="other", test_bpc=1.0))
     rows = read()
     with pytest.raises(UserError, match="different corpora"):
@@ -199,12 +232,22 @@ def test_a_run_is_known_by_seed_settings_code_and_protocol(own_logs):
     assert not logged(row())
     append(row())
     assert logged(row(test_loss=99.0, timestamp="later"))
-    for change in ({"seed": 2}, {"config_hash": "e"}, {"code_hash": "e"}, {"corpus": "e"}, {"protocol": 0}, {"arm": "other"}):
+    for change in (
+        {"seed": 2},
+        {"config_hash": "e"},
+        {"code_hash": "e"},
+        {"corpus": "e"},
+        {"protocol": 0},
+        {"arm": "other"},
+    ):
         assert not logged(row(**change))
 
 
 def test_settings_a_model_does_not_read_do_not_count():
-    bigram, attention = lessons.course_plan("02_attention/bigram"), lessons.course_plan("02_attention/multi_head")
+    bigram, attention = (
+        lessons.course_plan("02_attention/bigram"),
+        lessons.course_plan("02_attention/multi_head"),
+    )
     import dataclasses
 
     def config(plan, **changes):
@@ -246,20 +289,29 @@ def test_the_command_line_compares_and_shows_the_difference(own_logs, capsys, mo
     monkeypatch.setattr("sys.argv", ["results", "diff", "multi_head", "positions"])
     comparison.main()
     said = capsys.readouterr().out
-    assert "+class MultiHeadAttention(nn.Module):" in said and "-class Head(nn.Module):" in said and "better" in said
+    assert (
+        "+class MultiHeadAttention(nn.Module):" in said
+        and "-class Head(nn.Module):" in said
+        and "better" in said
+    )
     monkeypatch.setattr("sys.argv", ["results", "compare", "multi_head", "bigram"])
     with pytest.raises(SystemExit) as stop:
         comparison.main()
     error = capsys.readouterr().err
     assert (
         stop.value.code == 2
-        and "bigram has no row with the code as it is now; run it: python 02_attention/bigram.py --seeds 1 2 3" in error
+        and "bigram has no row with the code as it is now; run it: python 02_attention/bigram.py "
+        "--seeds 1 2 3"
+        in error
     )
 
 
 def test_runs_on_a_users_own_text_can_be_compared(own_logs, script, text_file, capsys, monkeypatch):
     for name in ("bigram", "average"):
         assert script(f"02_attention/{name}", f"--corpus {text_file} --steps 5 --seeds 1 2").returncode == 0
-    monkeypatch.setattr("sys.argv", ["results", "compare", *(f"{name} --corpus {text_file} --steps 5" for name in ("average", "bigram"))])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["results", "compare", *(f"{name} --corpus {text_file} --steps 5" for name in ("average", "bigram"))],
+    )
     comparison.main()
     assert "2 seeds" in capsys.readouterr().out

@@ -28,7 +28,8 @@ def row_without_times() -> dict:
 def start(script: str, flags: str, logs) -> subprocess.Popen:
     """Start a script; it runs on while the test goes on."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / f"{script}.py"), *flags.split()], env=os.environ | {"GPT_STAIRCASE_LOGS": str(logs)},
+        [sys.executable, str(ROOT / f"{script}.py"), *flags.split()],
+        env=os.environ | {"GPT_STAIRCASE_LOGS": str(logs)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
     )  # fmt: skip
 
@@ -71,7 +72,9 @@ def test_the_same_command_gives_the_same_bits(experiment, script, tmp_path, monk
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(experiment, script, tmp_path, monkeypatch):
+def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(
+    experiment, script, tmp_path, monkeypatch
+):
     steps = 600 if experiment == "01_bigram/by_hand" else 300  # it is fast
     flags = f"--corpus {'indian' if 'names' in experiment else 'pydoc'} --steps {steps} --seeds 3"
     monkeypatch.setenv("GPT_STAIRCASE_LOGS", str(tmp_path / "whole"))
@@ -105,7 +108,9 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(script, own_logs):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     line = error.strip().splitlines()[-1]
-    assert line.startswith("stopped, state saved; go on with: python") and line.endswith("--steps 100000 --resume")
+    assert line.startswith("stopped, state saved; go on with: python") and line.endswith(
+        "--steps 100000 --resume"
+    )
     saved = checkpoint.load(next(own_logs.glob("runs/**/checkpoint.safetensors")))
     assert saved.state["step"] > 0 and not results.results_path().exists()
 
@@ -123,10 +128,16 @@ def test_a_run_that_diverges_is_a_row_and_the_next_seed_goes_on(script, own_logs
     done = script("02_attention/multi_head", "--corpus pydoc --steps 60 --lr 1e30 --seeds 1 2")
     assert done.returncode == 0, done.stderr
     rows = results.read()
-    assert rows.diverged.tolist() == [True, True] and rows.test_loss.isna().all() and rows.seed.tolist() == [1, 2]
+    assert (
+        rows.diverged.tolist() == [True, True]
+        and rows.test_loss.isna().all()
+        and rows.seed.tolist() == [1, 2]
+    )
     assert done.stdout.count("diverged (") == 2
     for path in own_logs.glob("runs/**/checkpoint.safetensors"):
-        assert all(v.isfinite().all() for k, v in checkpoint.load(path).tensors.items() if k.startswith("model."))
+        assert all(
+            v.isfinite().all() for k, v in checkpoint.load(path).tensors.items() if k.startswith("model.")
+        )
 
 
 def only_folder(own_logs):
@@ -152,8 +163,14 @@ def test_resume_refuses_a_damaged_checkpoint_and_leaves_that_of_other_code_alone
     saved = whole.replace(code.encode(), b"0" * 12)
     path.write_bytes(saved)
     done = script("02_attention/bigram", flags + " --resume")
-    assert done.returncode == 0 and "there are runs with another version of the code; begins at step 0" in done.stdout
-    assert path.read_bytes() == saved and (path.parent.with_name(f"{path.parent.name}-{code}") / checkpoint.NAME).exists()
+    assert (
+        done.returncode == 0
+        and "there are runs with another version of the code; begins at step 0" in done.stdout
+    )
+    assert (
+        path.read_bytes() == saved
+        and (path.parent.with_name(f"{path.parent.name}-{code}") / checkpoint.NAME).exists()
+    )
     assert len(results.read()) == 1
 
 
@@ -161,7 +178,8 @@ def test_a_longer_run_says_that_it_begins_anew(script):
     assert script("02_attention/bigram", "--corpus pydoc --steps 20").returncode == 0
     done = script("02_attention/bigram", "--corpus pydoc --steps 40 --resume")
     assert (
-        "no checkpoint with these settings and this code to go on from; there are runs with" in done.stdout and "--steps 20" in done.stdout
+        "no checkpoint with these settings and this code to go on from; there are runs with" in done.stdout
+        and "--steps 20" in done.stdout
     )
     assert done.returncode == 0 and results.read().steps.tolist() == [20, 40]
 

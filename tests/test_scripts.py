@@ -16,7 +16,9 @@ NAMES = [e for e in COURSE if "/names_" in e]
 
 
 def test_every_script_of_a_numbered_folder_is_in_the_course():
-    found = sorted(str(p.relative_to(ROOT).with_suffix("").as_posix()) for p in ROOT.glob("[0-9][0-9]_*/*.py"))
+    found = sorted(
+        str(p.relative_to(ROOT).with_suffix("").as_posix()) for p in ROOT.glob("[0-9][0-9]_*/*.py")
+    )
     assert found == sorted(COURSE)
 
 
@@ -24,7 +26,9 @@ def test_every_script_of_a_numbered_folder_is_in_the_course():
 def test_script_runs_and_appends_a_valid_row(experiment, script):
     plan = lessons.course_plan(experiment)
     trains = plan.trains(next(iter(plan.arms)))
-    arms = [arm for arm in plan.arms if arm in plan.small()[1][::3]] if plan.overview else plan.course_arms  # a map has many cells
+    arms = (
+        [arm for arm in plan.arms if arm in plan.small()[1][::3]] if plan.overview else plan.course_arms
+    )  # a map has many cells
     arms = ["char", "byte", "bpe-512", "bpe-512-context"] if experiment == "07_tokenizer_gqa/bpe" else arms
     flags = f"--corpus {'indian' if experiment in NAMES else 'pydoc'}{' --steps 3' if trains else ''}"
     flags += " --warm-up 0" if plan.defaults.warm_up else ""  # three steps leave no room for one
@@ -38,9 +42,15 @@ def test_script_runs_and_appends_a_valid_row(experiment, script):
         assert not row.diverged
         assert math.isclose(row.test_perplexity, math.exp(row.test_loss), rel_tol=1e-9)
         if row.tokenizer == "char":
-            assert math.isclose(row.test_bpc, row.test_loss / math.log(2), rel_tol=1e-9)  # one character per token
+            assert math.isclose(
+                row.test_bpc, row.test_loss / math.log(2), rel_tol=1e-9
+            )  # one character per token
         assert 0 < row.test_accuracy < 1
-        assert min(row.val_loss, row.test_loss) - 1e-9 <= row.last10_loss <= max(row.val_loss, row.test_loss) + 1e-9
+        assert (
+            min(row.val_loss, row.test_loss) - 1e-9
+            <= row.last10_loss
+            <= max(row.val_loss, row.test_loss) + 1e-9
+        )
         assert row.tokens_seen > 0 and row.vocab_size > 2
         assert pd.isna(row.steps) == (not trains)
         assert row.code_hash == plan.code(row.arm)
@@ -55,7 +65,11 @@ def test_script_runs_and_appends_a_valid_row(experiment, script):
 def test_a_names_script_prints_ten_new_names(experiment, script):
     done = script(experiment, "--corpus indian --steps 60")
     names = done.stdout.split("seed 1:\n")[1].split("\n")[0].split()
-    known = lessons.course_plan(experiment).load(lessons.course_plan(experiment).settings("--corpus indian")).names
+    known = (
+        lessons.course_plan(experiment)
+        .load(lessons.course_plan(experiment).settings("--corpus indian"))
+        .names
+    )
     assert len(names) == len(set(names)) == 10 and not set(names) & known
 
 
@@ -87,7 +101,9 @@ def test_several_seeds_and_the_options_of_a_run(script):
 def test_fine_tuning_starts_from_the_run_it_names_and_no_other(script, own_logs):
     """A run with other settings is not taken instead; a run folder is taken as it is."""
     assert script("01_bigram/names_wavenet", "--corpus indian --steps 3").returncode == 0
-    refused = script("01_bigram/names_wavenet", "--corpus indian --steps 2 --init-from 01_bigram/names_wavenet")
+    refused = script(
+        "01_bigram/names_wavenet", "--corpus indian --steps 2 --init-from 01_bigram/names_wavenet"
+    )
     assert refused.returncode == 2 and "there are runs with --corpus indian --steps 3" in refused.stderr
     folder = next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
     tuned = script("01_bigram/names_wavenet", f"--corpus indian --steps 2 --init-from {folder}")
@@ -163,12 +179,17 @@ def test_without_network_or_data_a_script_says_so_and_goes_on(script, tmp_path):
         ("07_tokenizer_gqa/kv_cache", "decoding", 24),
         ("07_tokenizer_gqa/gqa", "decoding", 6),
         ("08_micro_arch/norm", "time", 15),
-        pytest.param("08_micro_arch/attention", "cost", 20, marks=pytest.mark.slow),  # a process for each point
+        pytest.param(
+            "08_micro_arch/attention", "cost", 20, marks=pytest.mark.slow
+        ),  # a process for each point
     ],
 )
 def test_speed_and_memory_are_measured_when_asked(experiment, table, rows, script, own_logs):
-    """In the smaller form beside what is kept; a run with other settings than the default ones measures nothing of itself."""
-    flags = f"--corpus pydoc --steps 2 --warm-up 0 --quick --arms {lessons.course_plan(experiment).course_arms[0]}"
+    """In the smaller form beside what is kept; a run with other settings than the default ones measures
+    nothing of itself.
+    """
+    first = lessons.course_plan(experiment).course_arms[0]
+    flags = f"--corpus pydoc --steps 2 --warm-up 0 --quick --arms {first}"
     assert "measuring" not in script(experiment, flags).stdout
     done = script(experiment, f"{flags} --measure")
     assert done.returncode == 0, done.stderr
@@ -179,17 +200,34 @@ def test_speed_and_memory_are_measured_when_asked(experiment, table, rows, scrip
 
 def test_a_vocabulary_is_learned_written_and_used(script, tmp_path):
     tool = [sys.executable, "-m", "common.tools.vocabulary"]
-    (tmp_path / "texts.jsonl").write_text('{"text": "the theatre of the thing"}\n{"text": "the end"}\n', encoding="utf-8")
+    (tmp_path / "texts.jsonl").write_text(
+        '{"text": "the theatre of the thing"}\n{"text": "the end"}\n', encoding="utf-8"
+    )
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"texts": 3}\n', encoding="utf-8")
 
     def learn(*arguments):
-        return subprocess.run([*tool, *arguments], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        return subprocess.run(
+            [*tool, *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
 
     done = learn("texts.jsonl", "--size", "262", "--out", "v.json")
     assert done.returncode == 0 and "262 entries" in done.stdout, done.stderr
-    assert script("02_attention/bigram", f"--corpus pydoc --steps 2 --tokenizer {tmp_path / 'v.json'}").returncode == 0
+    assert (
+        script(
+            "02_attention/bigram", f"--corpus pydoc --steps 2 --tokenizer {tmp_path / 'v.json'}"
+        ).returncode
+        == 0
+    )
     assert results.read().tokenizer.tolist() == ["bpe-262"]
-    for arguments, said in ((["bad.jsonl"], "line 2"), (["none.txt"], "is no file"), (["texts.jsonl", "--size", "9"], "too small")):
+    for arguments, said in (
+        (["bad.jsonl"], "line 2"),
+        (["none.txt"], "is no file"),
+        (["texts.jsonl", "--size", "9"], "too small"),
+    ):
         done = learn(*arguments)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "vocabulary.json").exists()

@@ -1,4 +1,6 @@
-"""Lines of the course side by side: what may run at once, what measures time and runs alone, and what a row says of that."""
+"""Lines of the course side by side: what may run at once, what measures time and runs alone, and what a row
+says of that.
+"""
 
 import os
 import signal
@@ -35,7 +37,8 @@ def task(name: str, tmp_path: Path, takes: float = 0.4, code: int = 0, **how) ->
     """A command that notes when it began and when it ended, and with which arguments."""
     program = (
         f"import sys, time; start = time.time(); time.sleep({takes}); "
-        f"print(start, time.time(), sys.argv[1:], file=open({str(tmp_path / name)!r}, 'w', encoding='utf-8')); sys.exit({code})"
+        f"print(start, time.time(), sys.argv[1:], file=open({str(tmp_path / name)!r}, 'w', "
+        f"encoding='utf-8')); sys.exit({code})"
     )
     return Task(name, [sys.executable, "-c", program], **{"jobs": [(name, 1)]} | how)
 
@@ -51,14 +54,23 @@ def overlap(a: Path, b: Path) -> bool:
 
 
 def test_two_run_at_once_with_one_thread_each_and_what_measures_time_runs_alone(tmp_path):
-    tasks = [task("timed", tmp_path, alone=True), task("a", tmp_path), task("b", tmp_path), task("c", tmp_path)]
+    tasks = [
+        task("timed", tmp_path, alone=True),
+        task("a", tmp_path),
+        task("b", tmp_path),
+        task("c", tmp_path),
+    ]
     events = [(event, t.name) for event, t, _ in Pool(tasks, 2).run()]
-    assert events[:2] == [("begin", "a"), ("begin", "b")] and events[-1] == ("end", "timed") and len(events) == 8
+    assert (
+        events[:2] == [("begin", "a"), ("begin", "b")] and events[-1] == ("end", "timed") and len(events) == 8
+    )
     assert overlap(tmp_path / "a", tmp_path / "b")
     assert not any(overlap(tmp_path / "timed", tmp_path / name) for name in "abc")
     for name in "abc":
         assert "'--threads', '1'" in (tmp_path / name).read_text(encoding="utf-8")
-    assert "threads" not in (tmp_path / "timed").read_text(encoding="utf-8")  # which chooses as it does by hand
+    assert "threads" not in (tmp_path / "timed").read_text(
+        encoding="utf-8"
+    )  # which chooses as it does by hand
 
 
 def test_towards_the_end_the_longest_comes_first(tmp_path):
@@ -69,7 +81,9 @@ def test_towards_the_end_the_longest_comes_first(tmp_path):
 def test_one_job_keeps_the_order_and_leaves_threads_to_the_script(tmp_path):
     tasks = [task("timed", tmp_path, 0.1, alone=True), task("a", tmp_path, 0.1), task("b", tmp_path, 0.1)]
     assert [t.name for event, t, _ in Pool(tasks, 1).run() if event == "begin"] == ["timed", "a", "b"]
-    assert not overlap(tmp_path / "a", tmp_path / "b") and "threads" not in (tmp_path / "a").read_text(encoding="utf-8")
+    assert not overlap(tmp_path / "a", tmp_path / "b") and "threads" not in (tmp_path / "a").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_what_needs_another_line_waits_for_it(tmp_path):
@@ -81,10 +95,16 @@ def test_what_needs_another_line_waits_for_it(tmp_path):
 
 
 def test_a_task_that_fails_stops_no_other_and_is_named(tmp_path, capsys):
-    pool = Pool([task("bad", tmp_path, 0.1, code=2), task("good", tmp_path, 0.1), task("late", tmp_path, 0.1)], 2)
-    assert [t.name for event, t, _ in pool.run() if event == "end"] == ["good", "late"] and pool.failed == ["bad"]
+    pool = Pool(
+        [task("bad", tmp_path, 0.1, code=2), task("good", tmp_path, 0.1), task("late", tmp_path, 0.1)], 2
+    )
+    assert [t.name for event, t, _ in pool.run() if event == "end"] == ["good", "late"] and pool.failed == [
+        "bad"
+    ]
     assert "bad ended with exit code 2" in capsys.readouterr().out
-    with pytest.raises(UserError, match="1 commands failed, bad first; mend that and run the same command again"):
+    with pytest.raises(
+        UserError, match="1 commands failed, bad first; mend that and run the same command again"
+    ):
         course.work([task("bad", tmp_path, 0.1, code=2, jobs=[])], 1, False)
 
 
@@ -99,7 +119,9 @@ def test_each_arm_of_a_picture_is_a_command_of_its_own_and_the_picture_comes_las
     jobs = [(refer(f"{MAP}:{arm}"), seed) for arm in ("plain-1", "pre-LN-2") for seed in (1, 2)]
     found = plan_tasks(jobs, [], again=False)
     assert [t.jobs for t in found] == [[job] for job in jobs]
-    assert found[0].command[2:] == ["--seeds", "1", "--arms", "plain-1", "--no-pictures"] and not found[0].alone
+    assert (
+        found[0].command[2:] == ["--seeds", "1", "--arms", "plain-1", "--no-pictures"] and not found[0].alone
+    )
     whole = plan_tasks(jobs, [MAP], again=False)  # no checkpoint is here, so the picture needs every cell
     assert len(whole) == 96 + 1 and sum(t.jobs[0] in jobs for t in whole if t.jobs) == 4
     assert whole[-1].name == f"{MAP}, picture" and whole[-1].command[2:] == ["--seeds", "1", "2", "--resume"]
@@ -111,7 +133,11 @@ def test_what_measures_time_is_known(tracked):
     wanted = [(reference, 1) for reference in course_references()]
     found = plan_tasks(wanted, ["07_tokenizer_gqa/kv_cache"], again=True)
     alone = {t.name for t in found if t.alone}
-    assert {"07_tokenizer_gqa/bpe:char-time seed 1", "06_transformer/fast_gpt seed 1", "06_transformer/gpt --preset yardstick seed 1",
+    assert {"07_tokenizer_gqa/bpe:char-time "
+            "seed 1", "06_transformer/fast_gpt "
+                                                     "seed 1", "06_transformer/gpt "
+                                                                                       "--preset yardstick "
+                                                                                       "seed 1",
             "07_tokenizer_gqa/kv_cache, measuring"} <= alone  # fmt: skip
     assert "05_residual_norm/pre_ln seed 1" not in alone and "07_tokenizer_gqa/kv_cache seed 1" not in alone
     tuned = next(t for t in found if "--init-from" in t.command)
@@ -135,12 +161,16 @@ def test_the_smaller_form_of_a_map_is_one_command():
 def test_pictures_that_are_drawn_already_are_not_drawn_again(tracked, monkeypatch):
     monkeypatch.setattr(pictures, "state", lambda _: "measured")
     assert course.to_draw([], [MAP, "02_attention/bigram"], False) == []
-    assert course.to_draw([], [MAP], True) == [MAP] == course.to_draw([(refer(f"{MAP}:plain-1"), 1)], [MAP], False)
+    assert (
+        course.to_draw([], [MAP], True)
+        == [MAP]
+        == course.to_draw([(refer(f"{MAP}:plain-1"), 1)], [MAP], False)
+    )
     monkeypatch.setattr(pictures, "state", lambda _: "stale")
     assert course.to_draw([], [MAP], False) == [MAP]
 
 
-# ---- what a row says -------------------------------------------------------------------------------------------------
+# ---- what a row says -----------------------------------------------------------------------------
 
 
 def test_two_processes_of_the_course_know_of_one_another(own_notes):
@@ -157,7 +187,9 @@ def test_two_processes_of_the_course_know_of_one_another(own_notes):
 
 
 def test_the_note_of_a_killed_process_is_no_company(own_notes):
-    program = "import os; from common.beside import Presence; import common.beside as b; from pathlib import Path; "
+    program = (
+        "import os; from pathlib import Path; import common.training.presence as b; Presence = b.Presence; "
+    )
     program += f"b.folder = lambda: Path({str(own_notes)!r}); Presence().join(); os._exit(1)"
     subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
     assert len(list(own_notes.iterdir())) == 1
@@ -176,7 +208,9 @@ def test_where_no_note_can_be_left_nothing_is_claimed(tmp_path, monkeypatch):
 
 def test_a_row_says_whether_it_ran_alone_and_with_how_many_threads(script):
     assert script("02_attention/bigram", "--corpus pydoc --steps 3").returncode == 0
-    with_another = "import common.beside as b; from common.beside import Presence; Presence().join(); import time; time.sleep(60)"
+    with_another = (
+        "from common.training.presence import Presence; Presence().join(); import time; time.sleep(60)"
+    )
     other = subprocess.Popen([sys.executable, "-c", with_another], env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:
         deadline = time.monotonic() + 30

@@ -82,14 +82,20 @@ def test_choosing_leaves_no_trace():
     data = text_data(plan.settings("--corpus pydoc"))
     torch.manual_seed(3)
     model = plan.arms["default"](plan.defaults, data.tokenizer.vocab_size)
-    before, random, count = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state(), torch.get_num_threads()
+    before, random, count = (
+        {k: v.clone() for k, v in model.state_dict().items()},
+        torch.get_rng_state(),
+        torch.get_num_threads(),
+    )
     try:
         torch.set_num_threads(2)
         threads.choose(model, data, 200)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(count)
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()) and torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()) and torch.equal(
+        random, torch.get_rng_state()
+    )
     assert all(p.grad is None for p in model.parameters()) and model.training
 
 

@@ -1,4 +1,6 @@
-"""The complete GPT: the readable, the fast and the graduated one are one function; it starts as it should; the recipe is what it says."""
+"""The complete GPT: the readable, the fast and the graduated one are one function; it starts as it should;
+the recipe is what it says.
+"""
 
 import dataclasses
 import math
@@ -95,20 +97,29 @@ def test_dropout_is_off_in_evaluation_and_alive_in_training_after_it(experiment)
 def test_the_presets_are_the_same_in_both_scripts_and_of_the_published_size():
     plans = [lessons.course_plan(f"06_transformer/{name}") for name in ("gpt", "fast_gpt")]
     assert plans[0].presets == plans[1].presets
-    for preset, published in (("yardstick", 804_096), ("gpu", 10_745_088)):  # the second: 10.65 M without its positions
+    for preset, published in (
+        ("yardstick", 804_096),
+        ("gpu", 10_745_088),
+    ):  # the second: 10.65 M without its positions
         s = plans[0].settings(f"--preset {preset}")
         with torch.device("meta"):
             assert sum(p.numel() for p in plans[0].arms["default"](s, V).parameters()) == published
     assert s.dropout == 0.2 and s.block_size == 256 and s.cosine and s.clip == 1.0
 
 
-# ---- the recipe ------------------------------------------------------------------------------------------------------
+# ---- the recipe ----------------------------------------------------------------------------------
 
 
 def test_learning_rate_rises_and_falls_as_the_recipe_says():
     s = Settings(steps=2000, lr=1e-3, warm_up=100, cosine=True, min_lr=1e-4)
-    assert math.isclose(learning_rate(s, 0), 1e-3 / 101) and math.isclose(learning_rate(s, 99), 1e-3 * 100 / 101)
-    assert learning_rate(s, 100) == 1e-3 and math.isclose(learning_rate(s, 1050), 5.5e-4) and learning_rate(s, 2000) == 1e-4
+    assert math.isclose(learning_rate(s, 0), 1e-3 / 101) and math.isclose(
+        learning_rate(s, 99), 1e-3 * 100 / 101
+    )
+    assert (
+        learning_rate(s, 100) == 1e-3
+        and math.isclose(learning_rate(s, 1050), 5.5e-4)
+        and learning_rate(s, 2000) == 1e-4
+    )
     rates = [learning_rate(s, step) for step in range(2000)]
     assert rates[:101] == sorted(rates[:101]) and rates[100:] == sorted(rates[100:], reverse=True)
     assert {learning_rate(Settings(), step) for step in (0, 700, 1499)} == {1e-3}
@@ -117,7 +128,10 @@ def test_learning_rate_rises_and_falls_as_the_recipe_says():
 
 def test_only_matrices_decay_where_the_recipe_says_so():
     model = build("gpt")
-    every, matrices = adamw(model, Settings()), adamw(model, Settings(weight_decay=0.1, decay_matrices=True, beta2=0.99))
+    every, matrices = (
+        adamw(model, Settings()),
+        adamw(model, Settings(weight_decay=0.1, decay_matrices=True, beta2=0.99)),
+    )
     assert [g["weight_decay"] for g in every.param_groups] == [0.01]
     decayed, rest = matrices.param_groups
     assert decayed["weight_decay"] == 0.1 and rest["weight_decay"] == 0.0 and decayed["betas"] == (0.9, 0.99)
@@ -146,12 +160,14 @@ def test_schedule_and_clipping_are_used_while_training(in_process, text_file):
     assert losses.nunique() == 8 and results.read().config_hash.nunique() == 8
 
 
-# ---- sizes -----------------------------------------------------------------------------------------------------------
+# ---- sizes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [2e5, 2e6])
 def test_a_law_is_found_again_and_its_interval_covers_new_runs(size):
-    """Points made from a known law with noise: the law comes back, and its interval holds, among the points and beyond them."""
+    """Points made from a known law with noise: the law comes back, and its interval holds, among the points
+    and beyond them.
+    """
     fit_law = runpy.run_path(str(lessons.ROOT / "06_transformer/sizes.py"))["fit_law"]
     sizes = np.repeat([2e4, 5e4, 1e5, 2e5, 4e5, 8e5], 3)
     random, inside = np.random.default_rng(1), 0
@@ -162,7 +178,9 @@ def test_a_law_is_found_again_and_its_interval_covers_new_runs(size):
         inside += abs(law(size) - new) <= half(size)
     assert 0.91 <= inside / 300 <= 0.99
     text, law, _ = fit_law(sizes, 1.1 + 0.5 * (sizes / 1e5) ** -0.3)
-    assert text == "1.10 + 0.50 / (N / 100,000)^0.30" and math.isclose(law(3e6), 1.1 + 0.5 * 30**-0.3, rel_tol=1e-3)
+    assert text == "1.10 + 0.50 / (N / 100,000)^0.30" and math.isclose(
+        law(3e6), 1.1 + 0.5 * 30**-0.3, rel_tol=1e-3
+    )
 
 
 def test_sizes_are_eight_and_the_largest_waits_to_be_asked():
@@ -174,11 +192,14 @@ def test_sizes_are_eight_and_the_largest_waits_to_be_asked():
 
 
 def test_a_short_form_has_a_short_warm_up_but_an_arms_own_stays():
-    """A warm-up of 100 in 700 steps is 17 in 120; the cells of the map whose idea is the warm-up keep theirs."""
+    """A warm-up of 100 in 700 steps is 17 in 120; cells whose idea is the warm-up keep theirs."""
     assert lessons.course_plan("06_transformer/sizes").small()[0] == {"steps": 120, "warm_up": 17}
     depth_map = lessons.course_plan("05_residual_norm/depth_map")
     changed = dataclasses.replace(depth_map.defaults, **depth_map.small()[0])
-    assert depth_map.own("post-LN-warm-up-32", changed).warm_up == 100 and depth_map.own("post-LN-32", changed).warm_up == 0
+    assert (
+        depth_map.own("post-LN-warm-up-32", changed).warm_up == 100
+        and depth_map.own("post-LN-32", changed).warm_up == 0
+    )
 
 
 def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
@@ -190,18 +211,30 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
 
 
 def test_the_pictures_of_all_sizes(tmp_path):
-    """From eight sizes that follow a law: the table has each run, what was fitted, and what the law says of it."""
+    """From eight sizes that follow a law: the table has each run, what was fitted, and what the law says of
+    it.
+    """
     plan, found = lessons.course_plan("06_transformer/sizes"), []
     for arm in plan.course_arms:
         s = plan.own(arm, plan.defaults)
         with torch.device("meta"):
             params = sum(p.numel() for p in plan.arms[arm](s, V).parameters())
-        row = {"arm": arm, "seed": 1, "params": params, "vocab_size": V, "block_size": s.block_size, "n_embd": s.n_embd, "steps": 700}
+        row = {
+            "arm": arm,
+            "seed": 1,
+            "params": params,
+            "vocab_size": V,
+            "block_size": s.block_size,
+            "n_embd": s.n_embd,
+            "steps": 700,
+        }
         n = params - (V + s.block_size) * s.n_embd
         row |= {"test_loss": 1.1 + 0.5 * (n / 1e5) ** -0.3, "diverged": False, "tokens_seen": 2867200}
         found.append(Result(row, [(0, math.nan, 4.2, 6.0), (350, 2.0, 2.1, 3.0), (700, 1.5, 1.6, 2.3)], []))
     paths = plan.overview(found, tmp_path)
-    assert [path.name for path in paths] == ["law.png", "compute.png"] and all(path.exists() for path in paths)
+    assert [path.name for path in paths] == ["law.png", "compute.png"] and all(
+        path.exists() for path in paths
+    )
     law = pd.read_csv(tmp_path / "law.csv")
     assert list(law.arm) == plan.course_arms and list(law.arm[~law.used]) == ["large", "xlarge"]
     assert np.allclose(law.law, law.test_loss, atol=1e-3)
@@ -210,7 +243,12 @@ def test_the_pictures_of_all_sizes(tmp_path):
 
 
 def test_sizes_draws_its_pictures_and_can_be_picked(script, own_logs):
-    done = script("06_transformer/sizes", "--corpus pydoc --sizes pico nano --steps 3 --warm-up 0 --batch-size 2")
+    done = script(
+        "06_transformer/sizes", "--corpus pydoc --sizes pico nano --steps 3 --warm-up 0 --batch-size 2"
+    )
     assert done.returncode == 0, done.stderr
-    assert list(own_logs.glob("runs/06_transformer/sizes/overview-*/compute.png")) and "sizes:nano" in done.stdout
+    assert (
+        list(own_logs.glob("runs/06_transformer/sizes/overview-*/compute.png"))
+        and "sizes:nano" in done.stdout
+    )
     assert "law.png" not in done.stdout  # two sizes make no law

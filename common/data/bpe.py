@@ -1,4 +1,7 @@
-"""Byte-pair encoding: learning the merges. Taught in 07_tokenizer_gqa/bpe.py, which also says how a text is encoded with them."""
+"""Byte-pair encoding: learning the merges.
+
+Taught in 07_tokenizer_gqa/bpe.py, which also says how a text is encoded with them.
+"""
 
 import heapq
 from collections import Counter, defaultdict
@@ -10,20 +13,25 @@ import regex
 
 from common.errors import UserError
 
-# How GPT-2 cuts a text (Radford et al. 2019): contractions, words, numbers and signs, each with one space before it, or white space.
+# How GPT-2 cuts a text (Radford et al. 2019): contractions, words, numbers and signs, each with one space
+# before it, or white space.
 PIECE = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
 END = "<|endoftext|>"
 Merge = tuple[bytes, bytes]
 
 
 def train(texts: Iterable[str], vocab_size: int) -> list[Merge]:
-    """The merges, in the order in which they were learned; as many as there are pairs where the texts are too short for the vocabulary.
+    """The merges, in the order in which they were learned; as many as there are pairs where the texts are too
+    short for the vocabulary.
 
-    vocab_size counts the 256 bytes and the special token too. Of pairs that occur equally often, the one whose bytes are greater is first.
-    Raises UserError for a vocabulary that is too small, for texts without a character, and for text that is not valid Unicode.
+    vocab_size counts the 256 bytes and the special token too. Of pairs that occur equally often, the one
+    whose bytes are greater is first. Raises UserError for a vocabulary that is too small, for texts without a
+    character, and for text that is not valid Unicode.
     """
     if vocab_size < 257:
-        raise UserError(f"a vocabulary of {vocab_size} is too small: the 256 bytes and the end mark are 257; choose more")
+        raise UserError(
+            f"a vocabulary of {vocab_size} is too small: the 256 bytes and the end mark are 257; choose more"
+        )
     words = [([bytes([byte]) for byte in utf8(piece)], count) for piece, count in _pieces(texts).items()]
     if not words:
         raise UserError("a vocabulary cannot be learned from an empty text; choose another corpus")
@@ -33,7 +41,9 @@ def train(texts: Iterable[str], vocab_size: int) -> list[Merge]:
         for pair in pairwise(word):
             pairs[pair] += count
             places[pair].add(place)
-    upside_down = cache(lambda token: "".join(chr(255 - byte) for byte in token) + chr(256))  # the greater, the earlier
+    upside_down = cache(
+        lambda token: "".join(chr(255 - byte) for byte in token) + chr(256)
+    )  # the greater, the earlier
 
     def entry(pair: Merge) -> tuple:
         return -pairs[pair], upside_down(pair[0]), upside_down(pair[1]), pair
@@ -61,7 +71,10 @@ def _pieces(texts: Iterable[str]) -> Counter[str]:
 
 
 def _merge(pair: Merge, words: list, pairs: Counter, places: dict) -> list[Merge]:
-    """Join a pair in all words that hold it. Returns the pairs that now occur more or less often, and still do."""
+    """Join a pair in all words that hold it.
+
+    Returns the pairs that now occur more or less often, and still do.
+    """
     change: Counter[Merge] = Counter()
     for place in places.pop(pair):
         word, count = words[place]

@@ -39,7 +39,9 @@ PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 @dataclass(frozen=True)
 class Corpus:
-    """`name` is what results are logged under; `family` is what the configuration is compared by (no Python version in it)."""
+    """`name` is what results are logged under; `family` is what the configuration is compared by (no Python
+    version in it).
+    """
 
     name: str
     family: str
@@ -49,12 +51,16 @@ class Corpus:
 
 
 def read_file(path: Path) -> str:
-    """The text of a UTF-8 file, line ends as in Unix. Raises UserError that says what is wrong with the file, with the byte offset."""
+    """The text of a UTF-8 file, line ends as in Unix.
+
+    Raises UserError that says what is wrong with the file, with the byte offset.
+    """
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise UserError(
-            f"corpus file {str(path)!r} does not exist; give a path to a text file, or one of {', '.join(TEXTS + NAMES)}"
+            f"corpus file {str(path)!r} does not exist; give a path to a text file, or one of "
+            f"{', '.join(TEXTS + NAMES)}"
         ) from None
     except IsADirectoryError:
         raise UserError(f"corpus {str(path)!r} is a folder; give a path to one text file") from None
@@ -70,7 +76,8 @@ def read_file(path: Path) -> str:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"corpus file {str(path)!r} is not UTF-8: byte {raw[error.start]:#04x} at byte {error.start}; save it as UTF-8"
+            f"corpus file {str(path)!r} is not UTF-8: byte {raw[error.start]:#04x} at byte {error.start}; "
+            "save it as UTF-8"
         ) from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
@@ -85,7 +92,8 @@ def cache_folder() -> Path:
 def find_named(name: str) -> Path:
     """The checked file of a named corpus: from $GPT_STAIRCASE_DATA, then the cache, then downloaded.
 
-    Raises UserError for a wrong checksum or a download that breaks off; ConnectionError where there is no network.
+    Raises UserError for a wrong checksum or a download that breaks off; ConnectionError where there is no
+    network.
     """
     source = SOURCES[name]
     folders = [Path(os.environ["GPT_STAIRCASE_DATA"])] if os.environ.get("GPT_STAIRCASE_DATA") else []
@@ -95,7 +103,8 @@ def find_named(name: str) -> Path:
             found = hashlib.sha256(path.read_bytes()).hexdigest()
             if found != source.sha256:
                 raise UserError(
-                    f"{path} is not the {name} this course was measured on (SHA-256 {found[:8]}..., not {source.sha256[:8]}...); remove it"
+                    f"{path} is not the {name} this course was measured on (SHA-256 {found[:8]}..., not "
+                    f"{source.sha256[:8]}...); remove it"
                 )
             return path
     return download(source, cache_folder() / f"{name}.txt")
@@ -108,19 +117,26 @@ def download(source: Source, path: Path) -> Path:
             content = response.read()
     except http.client.IncompleteRead as error:
         raise UserError(
-            f"the download of {source.url} broke off after {len(error.partial)} bytes; try again, or use --corpus pydoc"
+            f"the download of {source.url} broke off after {len(error.partial)} bytes; try again, or use "
+            "--corpus pydoc"
         ) from None
     except (urllib.error.URLError, OSError) as error:
         raise ConnectionError(str(getattr(error, "reason", error))) from None
     if hashlib.sha256(content).hexdigest() != source.sha256:
-        raise UserError(f"what {source.url} sent has the wrong SHA-256 checksum, and was thrown away; try again, or use --corpus pydoc")
+        raise UserError(
+            f"what {source.url} sent has the wrong SHA-256 checksum, and was thrown away; try again, or "
+            "use --corpus pydoc"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
             part.write(content)
         Path(part.name).replace(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); set GPT_STAIRCASE_DATA to a folder that holds {path.name}") from None
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); set GPT_STAIRCASE_DATA to a folder that holds "
+            f"{path.name}"
+        ) from None
     return path
 
 
@@ -132,15 +148,18 @@ def pydoc() -> Corpus:
 
 
 LEFT_OUT = {  # of the standard library: what some distributions leave out too, tables of characters, jokes
-    "distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtle", "turtledemo", "venv", "encodings", "antigravity", "this",
+    "distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtle", "turtledemo", "venv",
+    "encodings", "antigravity", "this",
 }  # fmt: skip
 
 
 def stdlib() -> Corpus:
-    """The other built-in corpus: the sources of the standard library without tests, about 7 million characters.
+    """The other built-in corpus: the sources of the standard library without tests, about 7 million
+    characters.
 
-    Files in ASCII only, in an order that depends on nothing but their names, so that each split has some of everything. The corpus carries
-    a checksum in its name: two Pythons of the same version may differ in what they install. Raises UserError where there are no sources.
+    Files in ASCII only, in an order that depends on nothing but their names, so that each split has some of
+    everything. The corpus carries a checksum in its name: two Pythons of the same version may differ in what
+    they install. Raises UserError where there are no sources.
     """
     library = Path(sysconfig.get_paths()["stdlib"])
     files = [library / f"{module}.py" for module in sys.stdlib_module_names - LEFT_OUT]
@@ -148,10 +167,16 @@ def stdlib() -> Corpus:
         files += (library / module).rglob("*.py")
     names = [path.relative_to(library) for path in files if path.is_file()]
     names = [name for name in names if not {"test", "tests"} & set(name.parts)]
-    parts = [(library / name).read_bytes() for name in sorted(names, key=lambda name: hashlib.sha256(name.as_posix().encode()).digest())]
+    parts = [
+        (library / name).read_bytes()
+        for name in sorted(names, key=lambda name: hashlib.sha256(name.as_posix().encode()).digest())
+    ]
     text = "\n".join(part.decode().replace("\r\n", "\n") for part in parts if part.isascii())
     if len(text) < 1_000_000:
-        raise UserError(f"corpus 'stdlib': this Python carries no sources of its standard library in {library}; use --corpus pydoc")
+        raise UserError(
+            f"corpus 'stdlib': this Python carries no sources of its standard library in {library}; use "
+            "--corpus pydoc"
+        )
     return Corpus(f"stdlib-{PYTHON}-{hashlib.sha256(text.encode()).hexdigest()[:6]}", "stdlib", text)
 
 
@@ -164,7 +189,8 @@ LOCALES = {"indian": "en_IN", "faker": "en"}
 def faker_names(name: str) -> Corpus:
     """First names from the lists of the faker package, lower case, letters a to z, one per line.
 
-    Lists change with faker's version; the corpus carries a checksum of the list in its name, so that no two are mixed.
+    Lists change with faker's version; the corpus carries a checksum of the list in its name, so that no two
+    are mixed.
     """
     import importlib
 
@@ -194,7 +220,10 @@ def _load(name: str, known: tuple[str, ...], built_in) -> Corpus:
             return Corpus(name, name, read_file(find_named(name)))
         except ConnectionError as error:
             corpus = built_in()
-            print(f"corpus {name!r} is not here and cannot be downloaded ({error}); going on with the built-in corpus {corpus.name}")
+            print(
+                f"corpus {name!r} is not here and cannot be downloaded ({error}); going on with the "
+                f"built-in corpus {corpus.name}"
+            )
             return replace(corpus, resolved=corpus.family)
     text = _read_own(name, known)
     return Corpus(Path(name).name, _digest(Path(name).name, text), text)
@@ -203,8 +232,14 @@ def _load(name: str, known: tuple[str, ...], built_in) -> Corpus:
 def _read_own(name: str, known: tuple[str, ...]) -> str:
     path = Path(name).expanduser()
     if not path.exists() and path.name == name and not path.suffix:
-        other = "; that is a list of names, which the scripts 01_bigram/names_* read" if name in NAMES else nearest(name, known)
-        raise UserError(f"corpus {name!r} is not known{other} (or give a path to a text file; known: {', '.join(known)})")
+        other = (
+            "; that is a list of names, which the scripts 01_bigram/names_* read"
+            if name in NAMES
+            else nearest(name, known)
+        )
+        raise UserError(
+            f"corpus {name!r} is not known{other} (or give a path to a text file; known: {', '.join(known)})"
+        )
     return read_file(path)
 
 
@@ -213,5 +248,7 @@ def _digest(name: str, text: str) -> str:
 
 
 def family_of(name: str) -> str:
-    """What the configuration of a run on this corpus is compared by: a name, or the name and digest of the user's own file."""
+    """What the configuration of a run on this corpus is compared by: a name, or the name and digest of the
+    user's own file.
+    """
     return name if name in TEXTS + NAMES else _digest(Path(name).name, _read_own(name, TEXTS))

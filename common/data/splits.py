@@ -1,7 +1,7 @@
 """Splits and batches of token ids.
 
-Running text is cut once into its first 90 % (train), the next 5 % (validation) and the last 5 % (test). Lists of names are shuffled once
-with a fixed seed and cut 80/10/10.
+Running text is cut once into its first 90 % (train), the next 5 % (validation) and the last 5 % (test). Lists
+of names are shuffled once with a fixed seed and cut 80/10/10.
 """
 
 import dataclasses
@@ -18,7 +18,9 @@ from common.data.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, make
 from common.errors import UserError
 from common.settings import NamesSettings, Settings
 
-LOGITS = 2**26  # at most so many are computed at once for a score: with 100,000 entries, 128 windows would be gigabytes
+LOGITS = (
+    2**26
+)  # at most so many are computed at once for a score: with 100,000 entries, 128 windows would be gigabytes
 
 
 class TextSplit:
@@ -41,21 +43,29 @@ class TextSplit:
         return windows[:, :-1], windows[:, 1:]
 
     def in_order(self, rows: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every target exactly once, in windows that do not overlap, `rows` at a time; the last window may be shorter."""
+        """Every target exactly once, in windows that do not overlap, `rows` at a time; the last window may be
+        shorter.
+        """
         rows, whole = rows or self.rows, len(self) // self.block_size
         for first in range(0, whole, rows):
-            yield self.at(torch.arange(first, min(first + rows, whole), device=self.tokens.device) * self.block_size)
+            yield self.at(
+                torch.arange(first, min(first + rows, whole), device=self.tokens.device) * self.block_size
+            )
         rest = self.tokens[whole * self.block_size :]
         if len(rest) > 1:
             yield rest[None, :-1], rest[None, 1:]
 
     def in_windows(self, block_size: int) -> "TextSplit":
         """The same tokens in windows of another length, as many tokens at a time."""
-        return TextSplit(self.tokens, self.characters, block_size, max(1, self.rows * self.block_size // block_size))
+        return TextSplit(
+            self.tokens, self.characters, block_size, max(1, self.rows * self.block_size // block_size)
+        )
 
     def head(self, tokens: int) -> "TextSplit":
         """The first `tokens` tokens; its characters are in proportion, exact where a token is a character."""
-        return TextSplit(self.tokens[: tokens + 1], round(self.characters * tokens / len(self)), self.block_size, self.rows)
+        return TextSplit(
+            self.tokens[: tokens + 1], round(self.characters * tokens / len(self)), self.block_size, self.rows
+        )
 
     def tail(self, tokens: int) -> "TextSplit":
         """The last `tokens` tokens; its characters count as one per token, so only its loss has a meaning."""
@@ -63,7 +73,8 @@ class TextSplit:
 
 
 class NameSplit:
-    """A list of names: each letter, and the end of each name, predicted from the letters before it in that name.
+    """A list of names: each letter, and the end of each name, predicted from the letters before it in that
+    name.
 
     contexts (N, T): the last T letters, filled up on the left with the end mark (id 0); targets (N,).
     """
@@ -76,7 +87,9 @@ class NameSplit:
     def of(cls, tokens: np.ndarray, block_size: int) -> "NameSplit":
         """From the ids of all names, each followed by the end mark."""
         starts = np.concatenate([[0], np.flatnonzero(tokens == 0)[:-1] + 1])
-        place = np.arange(len(tokens)) - np.repeat(starts, np.diff([*starts, len(tokens)]))  # letters of the same name that came before
+        place = np.arange(len(tokens)) - np.repeat(
+            starts, np.diff([*starts, len(tokens)])
+        )  # letters of the same name that came before
         columns = [np.where(place >= back, np.roll(tokens, back), 0) for back in range(block_size, 0, -1)]
         return cls(torch.from_numpy(np.stack(columns, axis=1)), torch.from_numpy(tokens))
 
@@ -120,16 +133,22 @@ class Data:
         return self.train.at(torch.zeros(1, dtype=torch.long))[1].numel()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step depends on seed and step alone, so a resumed run goes on with the batches it would have had."""
+        """The batch of a step depends on seed and step alone, so a resumed run goes on with the batches it
+        would have had.
+        """
         choices = np.random.default_rng((self.seed, step)).integers(self.train.choices, size=self.batch_size)
         x, y = self.train.at(torch.from_numpy(choices))
         return x.to(self.device), y.to(self.device)
 
     def first_line(self, longest: int = 48) -> Tensor:
-        """Ids (T,) of the first line of the test text with over 20 characters, else of its beginning; at most `longest`, and a window."""
+        """Ids (T,) of the first line of the test text with over 20 characters, else of its beginning; at most
+        `longest`, and a window.
+        """
         held_out = self.tokenizer.decode(self.test.tokens[1:2000].tolist())
         line = next((line for line in held_out.split("\n")[1:] if len(line) > 20), held_out)
-        return torch.from_numpy(self.tokenizer.encode(line)[: min(longest, self.test.block_size)]).to(self.device)
+        return torch.from_numpy(self.tokenizer.encode(line)[: min(longest, self.test.block_size)]).to(
+            self.device
+        )
 
     def symbols(self, ids: Tensor) -> list[str]:
         """What each of some tokens (T,) stands for."""
@@ -139,8 +158,11 @@ class Data:
         return dataclasses.replace(self, seed=seed)
 
 
-def text_data(s: Settings, device: str = "cpu", tokenizer: Tokenizer | None = None, learn=BPETokenizer.train) -> Data:
-    """Running text, cut by characters and then tokenised, so that every tokenizer is measured on the same characters.
+def text_data(
+    s: Settings, device: str = "cpu", tokenizer: Tokenizer | None = None, learn=BPETokenizer.train
+) -> Data:
+    """Running text, cut by characters and then tokenised, so that every tokenizer is measured on the same
+    characters.
 
     A vocabulary that the settings ask for is learned from the training text, with `learn(text, vocab_size)`.
     """
@@ -151,13 +173,16 @@ def text_data(s: Settings, device: str = "cpu", tokenizer: Tokenizer | None = No
     tokens = [tokenizer.encode(part) for part in parts]
     if min(map(len, tokens)) < 1 or len(tokens[0]) <= s.block_size:
         raise UserError(
-            f"corpus {corpus.name!r} is too short: its {len(corpus.text)} characters give {len(tokens[0])} training tokens, "
+            f"corpus {corpus.name!r} is too short: its {len(corpus.text)} characters give {len(tokens[0])} "
+            "training tokens, "
             f"a window takes {s.block_size + 1}; use a longer text or a smaller --block-size"
         )
     rows = max(1, min(128, LOGITS // (s.block_size * tokenizer.vocab_size)))
     splits = [TextSplit(torch.from_numpy(tokens[0]), len(parts[0]), s.block_size, rows)]
     for before, own, part in zip(tokens, tokens[1:], parts[1:], strict=False):
-        splits.append(TextSplit(torch.from_numpy(np.concatenate([before[-1:], own])), len(part), s.block_size, rows))
+        splits.append(
+            TextSplit(torch.from_numpy(np.concatenate([before[-1:], own])), len(part), s.block_size, rows)
+        )
     return Data(corpus, tokenizer, *splits, batch_size=s.batch_size, device=device)
 
 
@@ -167,21 +192,32 @@ def names_data(s: NamesSettings, device: str = "cpu", tokenizer=None) -> Data:
     Raises UserError for a list that is too short or that the tokenizer cannot write.
     """
     if s.drop_leaked and not s.keep_duplicates:
-        raise UserError("--drop-leaked does nothing without --keep-duplicates: without duplicates nothing leaks")
+        raise UserError(
+            "--drop-leaked does nothing without --keep-duplicates: without duplicates nothing leaks"
+        )
     corpus = load_names(s.corpus)
     names = [line.strip() for line in corpus.text.splitlines() if line.strip()]
     if not s.keep_duplicates:
         names = list(dict.fromkeys(names))
-    random.Random(42).shuffle(names)  # once, whatever the seed of the run: every run is measured on the same names
-    parts = [names[: int(0.8 * len(names))], names[int(0.8 * len(names)) : int(0.9 * len(names))], names[int(0.9 * len(names)) :]]
+    random.Random(42).shuffle(
+        names
+    )  # once, whatever the seed of the run: every run is measured on the same names
+    parts = [
+        names[: int(0.8 * len(names))],
+        names[int(0.8 * len(names)) : int(0.9 * len(names))],
+        names[int(0.9 * len(names)) :],
+    ]
     if s.drop_leaked:
         parts[0] = [name for name in parts[0] if name not in {*parts[1], *parts[2]}]
     if not all(parts):
         raise UserError(
-            f"corpus {corpus.name!r} has {len(names)} names; at least 10 are needed for a training, a validation and a test list"
+            f"corpus {corpus.name!r} has {len(names)} names; at least 10 are needed for a training, a "
+            "validation and a test list"
         )
     tokenizer = tokenizer or CharTokenizer("\n" + "".join(names))
     if tokenizer.encode("\n") != [0]:
         raise UserError(f"corpus {corpus.name!r} has control characters in its names; remove them")
-    splits = [NameSplit.of(tokenizer.encode("".join(f"{name}\n" for name in part)), s.block_size) for part in parts]
+    splits = [
+        NameSplit.of(tokenizer.encode("".join(f"{name}\n" for name in part)), s.block_size) for part in parts
+    ]
     return Data(corpus, tokenizer, *splits, batch_size=s.batch_size, device=device, names=frozenset(parts[0]))

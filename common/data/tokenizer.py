@@ -1,7 +1,9 @@
-"""From text to token ids and back: characters, bytes, byte-pair encodings learned here, and the published ones of tiktoken.
+"""From text to token ids and back: characters, bytes, byte-pair encodings learned here, and the published
+ones of tiktoken.
 
-Every tokenizer has `name`, `vocab_size`, `encode(text) -> int array`, `decode(ids) -> text` and `state() -> dict`, from which
-`from_state` builds it again (a checkpoint carries that). Text that looks like a special token is encoded as plain text.
+Every tokenizer has `name`, `vocab_size`, `encode(text) -> int array`, `decode(ids) -> text` and
+`state() -> dict`, from which `from_state` builds it again (a checkpoint carries that). Text that looks like a
+special token is encoded as plain text.
 """
 
 import hashlib
@@ -19,8 +21,8 @@ from common.errors import UserError, nearest
 class CharTokenizer:
     """One id per character of an alphabet, in code-point order.
 
-    A line break is the smallest character of ordinary text, so where it is in the alphabet it has id 0: lists of names use that
-    as their end mark.
+    A line break is the smallest character of ordinary text, so where it is in the alphabet it has id 0: lists
+    of names use that as their end mark.
     """
 
     name = "char"
@@ -34,13 +36,18 @@ class CharTokenizer:
         return len(self.alphabet)
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids, one per character, int64 (len(text),). Raises UserError that names the characters it does not know."""
+        """Ids, one per character, int64 (len(text),).
+
+        Raises UserError that names the characters it does not know.
+        """
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         ids = np.searchsorted(self.code_points, points).clip(max=self.vocab_size - 1)
         unknown = points[self.code_points[ids] != points]
         if len(unknown):
             names = " ".join(repr(chr(p)) for p in sorted(set(unknown.tolist()))[:10])
-            raise UserError(f"the vocabulary of {self.vocab_size} characters has no {names}; it has {self.alphabet!r}")
+            raise UserError(
+                f"the vocabulary of {self.vocab_size} characters has no {names}; it has {self.alphabet!r}"
+            )
         return ids.astype(np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -74,9 +81,17 @@ class _Encoding:
         return self.encoding.n_vocab
 
     def encode(self, text: str, special: bool = False) -> np.ndarray:
-        """Ids as int64; special tokens in the text are plain text unless `special`. Raises UserError for text that is not valid Unicode."""
+        """Ids as int64; special tokens in the text are plain text unless `special`.
+
+        Raises UserError for text that is not valid Unicode.
+        """
         bpe.utf8(text)
-        return np.array(self.encoding.encode(text, allowed_special="all") if special else self.encoding.encode_ordinary(text), np.int64)
+        return np.array(
+            self.encoding.encode(text, allowed_special="all")
+            if special
+            else self.encoding.encode_ordinary(text),
+            np.int64,
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text; bytes that make no character become the replacement character."""
@@ -95,7 +110,8 @@ class TiktokenTokenizer(_Encoding):
             self.encoding = tiktoken.get_encoding(name)
         except (OSError, ValueError) as error:  # not there, or not what it should be
             raise UnreachableError(
-                f"the files of encoding {name!r} cannot be reached; set TIKTOKEN_CACHE_DIR to a folder that holds them"
+                f"the files of encoding {name!r} cannot be reached; set TIKTOKEN_CACHE_DIR to a folder "
+                "that holds them"
             ) from error
         self.name = name
 
@@ -108,7 +124,8 @@ class UnreachableError(UserError):
 
 
 class BPETokenizer(_Encoding):
-    """A byte-pair encoding from merges that were learned here. Ids: the 256 bytes, what the merges made, the special token.
+    """A byte-pair encoding from merges that were learned here. Ids: the 256 bytes, what the merges made, the
+    special token.
 
     Taught in 07_tokenizer_gqa/bpe.py; here compiled code does the encoding.
     """
@@ -121,7 +138,9 @@ class BPETokenizer(_Encoding):
         for a, b in merges:
             ids.setdefault(a + b, len(ids))
         self.name = f"bpe-{len(ids) + 1}"
-        self.encoding = tiktoken.Encoding(self.name, pat_str=bpe.PIECE.pattern, mergeable_ranks=ids, special_tokens={bpe.END: len(ids)})
+        self.encoding = tiktoken.Encoding(
+            self.name, pat_str=bpe.PIECE.pattern, mergeable_ranks=ids, special_tokens={bpe.END: len(ids)}
+        )
 
     @classmethod
     def train(cls, text: str | Iterable[str], vocab_size: int) -> "BPETokenizer":
@@ -157,11 +176,16 @@ def load(path: Path) -> BPETokenizer:
     try:
         return BPETokenizer(from_state(json.loads(path.read_text(encoding="ascii")) | {"name": "bpe"}).merges)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} holds no vocabulary of this course ({error or type(error).__name__}); learn one with bpe-SIZE") from None
+        raise UserError(
+            f"{path} holds no vocabulary of this course ({error or type(error).__name__}); learn one with "
+            "bpe-SIZE"
+        ) from None
 
 
 def identity(name: str) -> str:
-    """What stands for a tokenizer in the hash of a configuration: its name, or a digest of the vocabulary in a file."""
+    """What stands for a tokenizer in the hash of a configuration: its name, or a digest of the vocabulary in
+    a file.
+    """
     if _is_path(name) and Path(name).expanduser().is_file():
         return f"file-{hashlib.sha256(Path(name).expanduser().read_bytes()).hexdigest()[:12]}"
     return name
@@ -171,10 +195,13 @@ def _is_path(name: str) -> bool:
     return bool(Path(name).suffix) or "/" in name or "\\" in name
 
 
-def make(name: str, text: str, training: str, learn: Callable[[str, int], Tokenizer] = BPETokenizer.train) -> Tokenizer:
+def make(
+    name: str, text: str, training: str, learn: Callable[[str, int], Tokenizer] = BPETokenizer.train
+) -> Tokenizer:
     """The tokenizer of a name: char, byte, bpe-SIZE, an encoding of tiktoken, or the path of a vocabulary.
 
-    text: what characters occur in. training: what merges are learned from, with `learn`. Raises UserError for a name it does not know.
+    text: what characters occur in. training: what merges are learned from, with `learn`. Raises UserError for
+    a name it does not know.
     """
     if name == "char":
         return CharTokenizer(text)
@@ -189,6 +216,7 @@ def make(name: str, text: str, training: str, learn: Callable[[str, int], Tokeni
     known = ["char", "byte", *tiktoken.list_encoding_names()]
     if name not in known:
         raise UserError(
-            f"tokenizer {name!r} is not known{nearest(name, known)}; it is char, byte, bpe-SIZE, {', '.join(known[2:])} or a file"
+            f"tokenizer {name!r} is not known{nearest(name, known)}; it is char, byte, bpe-SIZE, "
+            f"{', '.join(known[2:])} or a file"
         )
     return TiktokenTokenizer(name)

@@ -37,16 +37,26 @@ class Run:
 
 
 def load_run(folder: Path, device: str = "cpu") -> Run:
-    """The model of a run folder. Raises UserError if it holds no checkpoint of a script of this project as the script is now."""
+    """The model of a run folder.
+
+    Raises UserError if it holds no checkpoint of a script of this project as the script is now.
+    """
     saved = checkpoint.load(folder / checkpoint.NAME)
     experiment = str(saved.state["experiment"])
     script = (lessons.ROOT / f"{experiment}.py").resolve()
     if script.parent.parent != lessons.ROOT or not script.is_file():
-        raise UserError(f"{folder} names the script {experiment!r}, which is not in this project; only runs of its own scripts are loaded")
+        raise UserError(
+            f"{folder} names the script {experiment!r}, which is not in this project; only runs of its own "
+            "scripts are loaded"
+        )
     plan, arm = lessons.plan(script), str(saved.state.get("arm"))
     config = str(saved.state.get("config_hash"))
-    if arm not in plan.arms or saved.state.get("code_hash") not in receipts.codes(experiment, arm, config, plan.code(arm)):
-        raise UserError(f"{folder} was trained by another version of {experiment}.py, or of the code it uses; train again")
+    if arm not in plan.arms or saved.state.get("code_hash") not in receipts.codes(
+        experiment, arm, config, plan.code(arm)
+    ):
+        raise UserError(
+            f"{folder} was trained by another version of {experiment}.py, or of the code it uses; train again"
+        )
     s = type(plan.defaults)(**saved.state["settings"])
     tokenizer = from_state(saved.state["tokenizer"])
     model = plan.arms[saved.state["arm"]](s, tokenizer.vocab_size).to(device)
@@ -55,10 +65,15 @@ def load_run(folder: Path, device: str = "cpu") -> Run:
 
 
 def locate(name: str) -> Path:
-    """The run that a name means: a run folder, or an experiment's run at default settings with seed 1. Raises UserError."""
+    """The run that a name means: a run folder, or an experiment's run at default settings with seed 1.
+
+    Raises UserError.
+    """
     if (Path(name) / checkpoint.NAME).exists():
         return Path(name)
     if Path(name).is_dir():
-        raise UserError(f"{name} holds no {checkpoint.NAME}; give the folder of a run, or the name of an experiment")
+        raise UserError(
+            f"{name} holds no {checkpoint.NAME}; give the folder of a run, or the name of an experiment"
+        )
     reference = lessons.refer(name)
     return find_run(lessons.course_plan(reference.experiment), reference.arm, 1, reference.settings())

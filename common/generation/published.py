@@ -1,4 +1,6 @@
-"""Published GPT-2 weights, in our GPT: from a folder with config.json and model.safetensors, as the transformers library writes it."""
+"""Published GPT-2 weights, in our GPT: from a folder with config.json and model.safetensors, as the
+transformers library writes it.
+"""
 
 import json
 from dataclasses import dataclass
@@ -15,11 +17,19 @@ from common.model import part
 from common.model.gpt import GPT
 from common.settings import Settings
 
-FEED_FORWARD = {"gelu_new": "gelu-tanh", "gelu_pytorch_tanh": "gelu-tanh", "gelu": "gelu", "relu": "relu", "silu": "silu"}
+FEED_FORWARD = {
+    "gelu_new": "gelu-tanh",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "gelu": "gelu",
+    "relu": "relu",
+    "silu": "silu",
+}
 
 
 class LibraryTokenizer:
-    """A tokenizer.json, read by the tokenizers library: `encode` and `decode` as those of common.data.tokenizer."""
+    """A tokenizer.json, read by the tokenizers library: `encode` and `decode` as those of
+    common.data.tokenizer.
+    """
 
     def __init__(self, made):
         self.name, self.made, self.vocab_size = "tokenizer.json", made, made.get_vocab_size()
@@ -45,8 +55,12 @@ class Published:
 
     def banner(self) -> str:
         count, s = sum(p.numel() for p in self.model.parameters()), self.settings
-        facts = f"{count:,} parameters · vocabulary of {self.tokenizer.vocab_size:,} · {s.n_layer} layers · not trained here"
-        return f"{self.folder}: GPT-2, {facts}"
+        facts = [
+            f"{count:,} parameters",
+            f"vocabulary of {self.tokenizer.vocab_size:,}",
+            f"{s.n_layer} layers",
+        ]
+        return f"{self.folder}: GPT-2, {' · '.join([*facts, 'not trained here'])}"
 
 
 def is_published(name: str) -> bool:
@@ -55,15 +69,25 @@ def is_published(name: str) -> bool:
 
 
 def load_gpt2(folder: Path) -> Published:
-    """Read a folder of GPT-2 weights. Raises UserError, one line, for another kind of model and for files that are not whole."""
+    """Read a folder of GPT-2 weights.
+
+    Raises UserError, one line, for another kind of model and for files that are not whole.
+    """
     config = _json(folder / "config.json")
     if config.get("model_type") != "gpt2":
-        raise UserError(f"{folder} holds a model of type {config.get('model_type')!r}; only gpt2 is read here")
+        raise UserError(
+            f"{folder} holds a model of type {config.get('model_type')!r}; only gpt2 is read here"
+        )
     activation = config.get("activation_function", "gelu_new")
     if activation not in FEED_FORWARD:
         raise UserError(f"{folder}: activation {activation!r} is not one of {', '.join(FEED_FORWARD)}")
     try:
-        s = Settings(n_layer=config["n_layer"], n_embd=config["n_embd"], n_head=config["n_head"], block_size=config["n_positions"])
+        s = Settings(
+            n_layer=config["n_layer"],
+            n_embd=config["n_embd"],
+            n_head=config["n_head"],
+            block_size=config["n_positions"],
+        )
         vocab_size, inner = config["vocab_size"], config.get("n_inner") or 4 * s.n_embd
         tied = config.get("tie_word_embeddings", True)
     except KeyError as error:
@@ -76,7 +100,7 @@ def load_gpt2(folder: Path) -> Published:
 
 
 def with_biases(model: GPT, eps: float) -> None:
-    """Give every linear layer but the head, and every norm, the bias that GPT-2 has and our GPT leaves out."""
+    """Give every linear layer but the head, and every norm, the bias that ours leaves out."""
     for module in model.modules():
         if isinstance(module, nn.Linear) and module is not model.head:
             module.bias = nn.Parameter(torch.zeros(module.out_features))
@@ -88,18 +112,28 @@ def _load_into(model: GPT, tensors: dict[str, Tensor], folder: Path) -> None:
     """Put weights by GPT-2's names into our model; its matrices are stored (in, out)."""
     ours = {"token": "wte", "position": "wpe", "norm": "ln_f"}
     for number in range(len(model.blocks)):
-        names = {"norm1": "ln_1", "norm2": "ln_2", "attention.qkv": "attn.c_attn", "attention.projection": "attn.c_proj"}
+        names = {
+            "norm1": "ln_1",
+            "norm2": "ln_2",
+            "attention.qkv": "attn.c_attn",
+            "attention.projection": "attn.c_proj",
+        }
         names |= {"feed_forward.0": "mlp.c_fc", "feed_forward.2": "mlp.c_proj"}
         ours |= {f"blocks.{number}.{own}": f"h.{number}.{theirs}" for own, theirs in names.items()}
     for name, parameter in model.named_parameters():
         module, _, kind = name.rpartition(".")
         wanted = "lm_head.weight" if module == "head" else f"{ours[module]}.{kind}"
         if wanted not in tensors:
-            raise UserError(f"{folder / 'model.safetensors'} has no {wanted}; it is not the whole of this model, fetch it again")
+            raise UserError(
+                f"{folder / 'model.safetensors'} has no {wanted}; it is not the whole of this model, fetch "
+                "it again"
+            )
         tensor = tensors[wanted].T if parameter.ndim == 2 and ".h." in f".{wanted}" else tensors[wanted]
         if tensor.shape != parameter.shape:
             shapes = f"{tuple(tensor.shape)}, and config.json asks for {tuple(parameter.shape)}"
-            raise UserError(f"{folder / 'model.safetensors'}: {wanted} is {shapes}; the two files are not of one model")
+            raise UserError(
+                f"{folder / 'model.safetensors'}: {wanted} is {shapes}; the two files are not of one model"
+            )
         parameter.data.copy_(tensor)
 
 
@@ -107,7 +141,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, without the prefix that some have."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name.removeprefix("transformer."): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            return {name.removeprefix("transformer."): file.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; fetch the weights in safetensors form") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -115,17 +150,23 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _tokenizer(folder: Path, vocab_size: int):
-    """tokenizer.json of the folder, else vocab.json and merges.txt, else, where the size fits, that of GPT-2."""
+    """tokenizer.json of the folder, else vocab.json and merges.txt, else, if the size fits, GPT-2's."""
     from common.data.tokenizer import TiktokenTokenizer
 
     if (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file():
         try:
             import tokenizers
         except ImportError:
-            raise UserError("the folder's tokenizer needs the package tokenizers; install it: pip install tokenizers") from None
+            raise UserError(
+                "the folder's tokenizer needs the package tokenizers; install it: pip install tokenizers"
+            ) from None
         if (folder / "tokenizer.json").is_file():
-            return LibraryTokenizer(tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8")))
-        made = tokenizers.ByteLevelBPETokenizer.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+            return LibraryTokenizer(
+                tokenizers.Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
+            )
+        made = tokenizers.ByteLevelBPETokenizer.from_file(
+            str(folder / "vocab.json"), str(folder / "merges.txt")
+        )
         return LibraryTokenizer(made._tokenizer)
     if vocab_size == 50_257:
         return TiktokenTokenizer("gpt2")

@@ -14,7 +14,10 @@ from common.settings import Settings
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen from the model's probabilities. The defaults choose in proportion to these."""
+    """How the next token is chosen from the model's probabilities.
+
+    The defaults choose in proportion to these.
+    """
 
     temperature: float = 1.0
     """0 takes the most likely token every time; above 1 is wilder than the training text."""
@@ -38,21 +41,28 @@ class Sampling:
         }
         for name, (bad, rule) in wrong.items():
             if bad:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} makes no sense; it must be {rule}")
+                raise UserError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} makes no sense; it must be {rule}"
+                )
 
 
-def filtered(logits: Tensor, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None) -> Tensor:
-    """Logits (..., V) with all at -inf but the `top_k` most likely, the smallest set of probability `top_p`, those above `min_p`.
+def filtered(
+    logits: Tensor, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
+) -> Tensor:
+    """Logits (..., V) with all at -inf but the `top_k` most likely, the smallest set of probability `top_p`,
+    those above `min_p`.
 
-    min_p is relative to the likeliest token. Source: top-p is nucleus sampling, Holtzman et al. 2020, arXiv:1904.09751; min-p is
-    Nguyen et al. 2024, arXiv:2407.01082.
+    min_p is relative to the likeliest token. Source: top-p is nucleus sampling, Holtzman et al. 2020,
+    arXiv:1904.09751; min-p is Nguyen et al. 2024, arXiv:2407.01082.
     """
     if top_k is not None:
         smallest = logits.topk(min(top_k, logits.size(-1))).values[..., -1:]
         logits = logits.masked_fill(logits < smallest, -torch.inf)
     if top_p is not None:
         ordered, places = logits.sort(descending=True)
-        before = F.softmax(ordered, dim=-1).cumsum(dim=-1) - F.softmax(ordered, dim=-1)  # probability of all likelier tokens
+        before = F.softmax(ordered, dim=-1).cumsum(dim=-1) - F.softmax(
+            ordered, dim=-1
+        )  # probability of all likelier tokens
         keep = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, places, before < top_p)
         logits = logits.masked_fill(~keep, -torch.inf)
     if min_p is not None:
@@ -62,7 +72,8 @@ def filtered(logits: Tensor, top_k: int | None = None, top_p: float | None = Non
 
 
 def penalised(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
-    """Logits (B, V) in which what `ids` (B, T) already has is `penalty` times further down: divided where above 0, else multiplied.
+    """Logits (B, V) in which what `ids` (B, T) already has is `penalty` times further down: divided where
+    above 0, else multiplied.
 
     Source: Keskar et al. 2019, arXiv:1909.05858.
     """
@@ -76,7 +87,9 @@ def choose(logits: Tensor, ids: Tensor, how: Sampling, generator: torch.Generato
         logits = penalised(logits, ids, how.repetition_penalty)
     if how.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits - logits.amax(dim=-1, keepdim=True)  # at most 0, which no small temperature can make infinite
+    logits = logits - logits.amax(
+        dim=-1, keepdim=True
+    )  # at most 0, which no small temperature can make infinite
     weights = F.softmax(filtered(logits / how.temperature, how.top_k, how.top_p, how.min_p), dim=-1)
     return torch.multinomial(weights, 1, generator=generator).squeeze(1)
 
@@ -93,9 +106,10 @@ def generate(
 ) -> Iterator[Tensor]:
     """Yield `length` tokens (B,), one at a time, that go on from `ids` (B, T).
 
-    The model sees the last `block_size` tokens. As long as the text is no longer than that, a model with a cache is shown only what is
-    new (not with `cached` off); beyond, every token has another position than before, and all are computed again. Either way the same
-    tokens come out. `generator` lives on the CPU, so that a seed gives the same text on every device.
+    The model sees the last `block_size` tokens. As long as the text is no longer than that, a model with a
+    cache is shown only what is new (not with `cached` off); beyond, every token has another position than
+    before, and all are computed again. Either way the same tokens come out. `generator` lives on the CPU, so
+    that a seed gives the same text on every device.
     """
     training, cache = model.training, None
     model.eval()
@@ -115,13 +129,22 @@ def generate(
         model.train(training)
 
 
-# ---- text ------------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------
 
 
 def stream(
-    model: nn.Module, tokenizer, block_size: int, prompt: str, length: int, seed: int, device: str = "cpu", stop: str = "", **how
+    model: nn.Module,
+    tokenizer,
+    block_size: int,
+    prompt: str,
+    length: int,
+    seed: int,
+    device: str = "cpu",
+    stop: str = "",
+    **how,
 ) -> Iterator[str]:
-    """What follows `prompt`, in pieces of whole characters as they come, up to `stop` if that is not empty. how: see `Sampling`.
+    """What follows `prompt`, in pieces of whole characters as they come, up to `stop` if that is not empty.
+    how: see `Sampling`.
 
     Raises UserError for an empty prompt, and when the vocabulary lacks a character of it.
     """
@@ -136,7 +159,9 @@ def stream(
             if end > shown:
                 yield text[shown:end]
             return
-        safe = len(text.rstrip("\ufffd")) if len(tokens) < length else len(text)  # the rest of a character may be yet to come
+        safe = (
+            len(text.rstrip("\ufffd")) if len(tokens) < length else len(text)
+        )  # the rest of a character may be yet to come
         safe -= _overlap(text[:safe], stop) if len(tokens) < length else 0
         if safe > shown:
             yield text[shown:safe]
@@ -155,37 +180,73 @@ def _encode(tokenizer, prompt: str):
     return ids
 
 
-def text(model: nn.Module, tokenizer, block_size: int, prompt: str, length: int, seed: int, device: str = "cpu", **how) -> str:
+def text(
+    model: nn.Module,
+    tokenizer,
+    block_size: int,
+    prompt: str,
+    length: int,
+    seed: int,
+    device: str = "cpu",
+    **how,
+) -> str:
     """`prompt` and what follows it. Raises as `stream`."""
     return prompt + "".join(stream(model, tokenizer, block_size, prompt, length, seed, device, **how))
 
 
 def texts(
-    model: nn.Module, tokenizer, block_size: int, prompts: Iterable[str], length: int, seed: int, device: str = "cpu", stop: str = "", **how
+    model: nn.Module,
+    tokenizer,
+    block_size: int,
+    prompts: Iterable[str],
+    length: int,
+    seed: int,
+    device: str = "cpu",
+    stop: str = "",
+    **how,
 ) -> list[str]:
-    """Each prompt and what follows it. Prompts of equally many tokens go through the model together. Raises as `stream`."""
+    """Each prompt and what follows it.
+
+    Prompts of equally many tokens go through the model together. Raises as `stream`.
+    """
     ids = [torch.from_numpy(_encode(tokenizer, prompt)) for prompt in prompts]
     found: dict[int, list[int]] = {}
     for size in sorted({len(own) for own in ids}):
         places = [place for place, own in enumerate(ids) if len(own) == size]
         generator = torch.Generator().manual_seed(seed)
         start = torch.stack([ids[place] for place in places]).to(device)
-        rows = torch.stack(list(generate(model, start, block_size, length, Sampling(**how), generator)), dim=1)
+        rows = torch.stack(
+            list(generate(model, start, block_size, length, Sampling(**how), generator)), dim=1
+        )
         found |= dict(zip(places, rows.tolist(), strict=True))
     after = [tokenizer.decode(found[place]) for place in range(len(ids))]
-    return [prompt + (own.split(stop)[0] if stop else own) for prompt, own in zip(prompts, after, strict=True)]
+    return [
+        prompt + (own.split(stop)[0] if stop else own) for prompt, own in zip(prompts, after, strict=True)
+    ]
 
 
 def names(
-    model: nn.Module, tokenizer, block_size: int, known: frozenset[str], count: int, seed: int, prompt: str = "", device: str = "cpu", **how
+    model: nn.Module,
+    tokenizer,
+    block_size: int,
+    known: frozenset[str],
+    count: int,
+    seed: int,
+    prompt: str = "",
+    device: str = "cpu",
+    **how,
 ) -> list[str]:
-    """`count` different names that are not in `known`, each beginning with `prompt`; fewer if the model hardly invents any."""
+    """`count` different names that are not in `known`, each beginning with `prompt`; fewer if the model
+    hardly invents any.
+    """
     generator = torch.Generator().manual_seed(seed)
     start = torch.from_numpy(tokenizer.encode("\n" * block_size + prompt))
     found: dict[str, None] = {}
     for _ in range(20):
         ids = start.repeat(2 * count, 1).to(device)
-        rows = torch.stack(list(generate(model, ids, block_size, 30, Sampling(**how), generator)), dim=1)  # (B, 30)
+        rows = torch.stack(
+            list(generate(model, ids, block_size, 30, Sampling(**how), generator)), dim=1
+        )  # (B, 30)
         for row in rows.tolist():
             name = prompt + tokenizer.decode(row).split("\n")[0]
             if name != prompt and name not in known and len(found) < count:
@@ -203,9 +264,15 @@ def start_of(data: Data) -> str:
         return data.corpus.text[0]
 
 
-def sample(model: nn.Module, data: Data, s: Settings, seed: int, prompt: str = "", length: int = 300, **how) -> str:
-    """What a model writes: text that goes on from `prompt` (default: a new line), or ten names that are in no training list."""
+def sample(
+    model: nn.Module, data: Data, s: Settings, seed: int, prompt: str = "", length: int = 300, **how
+) -> str:
+    """What a model writes: text that goes on from `prompt` (default: a new line), or ten names that are in no
+    training list.
+    """
     if not data.names:
         prompt = prompt or start_of(data)
         return text(model, data.tokenizer, s.block_size, prompt, length, seed, data.device, **how).strip("\n")
-    return " ".join(names(model, data.tokenizer, s.block_size, data.names, 10, seed, prompt, data.device, **how))
+    return " ".join(
+        names(model, data.tokenizer, s.block_size, data.names, 10, seed, prompt, data.device, **how)
+    )

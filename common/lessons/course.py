@@ -49,14 +49,21 @@ COURSE = (
     "08_micro_arch/assemble",
 )
 
-BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}  # what stands beside every later stage
+BASELINES = {
+    f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)
+}  # what stands beside every later stage
 BASELINES["yardstick"] = "06_transformer/gpt --preset yardstick"
 
 
 def find(name: str) -> str:
-    """The experiment of the course that `name` means: `bigram.py`, `02_attention/bigram` or `bigram`. Raises UserError."""
+    """The experiment of the course that `name` means: `bigram.py`, `02_attention/bigram` or `bigram`.
+
+    Raises UserError.
+    """
     name = name.removesuffix(".py").rstrip("/")
-    matches = [e for e in COURSE if name in (e, e.split("/")[1])] or [e for e in COURSE if Path(name).resolve() == ROOT / e]
+    matches = [e for e in COURSE if name in (e, e.split("/")[1])] or [
+        e for e in COURSE if Path(name).resolve() == ROOT / e
+    ]
     if len(matches) != 1:
         what = f"means {' and '.join(matches)}" if matches else "is no script of the course"
         raise UserError(f"{name!r} {what}{nearest(name, [*COURSE, *(e.split('/')[1] for e in COURSE)])}")
@@ -71,7 +78,9 @@ def course_plan(experiment: str) -> Plan:
 
 @dataclass(frozen=True)
 class Reference:
-    """One line of the course, an experiment, arm and flags: `02_attention/bigram`, `ngram:5` or `names_mlp --keep-duplicates`."""
+    """One line of the course, an experiment, arm and flags: `02_attention/bigram`, `ngram:5` or
+    `names_mlp --keep-duplicates`.
+    """
 
     experiment: str
     arm: str
@@ -125,5 +134,7 @@ def course_references(stage: str = "") -> list[Reference]:
     for experiment in COURSE:
         if experiment.startswith(stage):
             p = course_plan(experiment)
-            found += [Reference(experiment, arm, flags) for flags in p.header.variants for arm in p.course_arms]
+            found += [
+                Reference(experiment, arm, flags) for flags in p.header.variants for arm in p.course_arms
+            ]
     return found

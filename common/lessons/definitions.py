@@ -1,6 +1,7 @@
 """The definitions of the project, each brought to a form that says what it does and not how it is worded.
 
-Without docstrings, annotations, wording of errors, printing, and names of local variables; with names of other libraries written out.
+Without docstrings, annotations, wording of errors, printing, and names of local variables; with names of
+other libraries written out.
 """
 
 import ast
@@ -15,15 +16,22 @@ from common.paths import ROOT
 
 
 def canonical(node) -> object:
-    """A syntax tree as nested lists, the same from Python 3.10 to 3.13: no docstrings, no empty fields, nothing but what the code says."""
+    """A syntax tree as nested lists, the same from Python 3.10 to 3.13: no docstrings, no empty fields,
+    nothing but what the code says.
+    """
     if isinstance(node, list):
         return [canonical(n) for n in node]
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = [
-        (name, value) for name, value in ast.iter_fields(node) if value not in (None, []) and name not in ("ctx", "kind", "type_comment")
+        (name, value)
+        for name, value in ast.iter_fields(node)
+        if value not in (None, []) and name not in ("ctx", "kind", "type_comment")
     ]
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+    if (
+        isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and ast.get_docstring(node) is not None
+    ):
         fields = [(name, value[1:] if name == "body" else value) for name, value in fields]
     return [type(node).__name__, [[name, canonical(value)] for name, value in fields]]
 
@@ -38,7 +46,9 @@ class Place:
 
 @dataclass
 class Source:
-    """A module: its top-level definitions, and what its imported names mean (a module, or a module and a name in it)."""
+    """A module: its top-level definitions, and what its imported names mean (a module, or a module and a name
+    in it).
+    """
 
     path: Path
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
@@ -72,7 +82,9 @@ def _bound(statement: ast.stmt) -> list[str]:
     """The names that a statement at the top of a module defines."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return [statement.name]
-    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):  # not the variables of a comprehension on the right
+    if isinstance(
+        statement, ast.Assign | ast.AnnAssign | ast.AugAssign
+    ):  # not the variables of a comprehension on the right
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
     return []
@@ -83,7 +95,10 @@ def _imported(statement: ast.AST) -> dict[str, str]:
     if isinstance(statement, ast.ImportFrom) and not statement.level:
         return {alias.asname or alias.name: f"{statement.module}.{alias.name}" for alias in statement.names}
     if isinstance(statement, ast.Import):
-        return {a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0] for a in statement.names}
+        return {
+            a.asname or a.name.split(".")[0]: a.name if a.asname else a.name.split(".")[0]
+            for a in statement.names
+        }
     return {}
 
 
@@ -94,7 +109,10 @@ def find(dotted: str) -> Place | Path | None:
     if parts[0] != "common":
         return None
     for cut in range(len(parts), 0, -1):
-        for path in (ROOT.joinpath(*parts[:cut]).with_suffix(".py"), ROOT.joinpath(*parts[:cut]) / "__init__.py"):
+        for path in (
+            ROOT.joinpath(*parts[:cut]).with_suffix(".py"),
+            ROOT.joinpath(*parts[:cut]) / "__init__.py",
+        ):
             if path.is_file():
                 rest = parts[cut:]
                 return path if not rest else look_up(path, rest[0])
@@ -110,18 +128,26 @@ def look_up(path: Path, name: str) -> Place | Path | None:
 
 
 def of_library(dotted: str) -> str:
-    """A dotted name; where it is a module's import of another library's, what that means there: `common.report.plots.plt`."""
+    """A dotted name; where it is a module's import of another library's, what that means there:
+    `common.report.plots.plt`.
+    """
     module, _, name = dotted.rpartition(".")
     path = find(module) if module else None
-    return of_library(source(path).imports.get(name, dotted)) if isinstance(path, Path) and name in source(path).imports else dotted
+    return (
+        of_library(source(path).imports.get(name, dotted))
+        if isinstance(path, Path) and name in source(path).imports
+        else dotted
+    )
 
 
-# ---- one definition, brought to a form that says what it does ---------------------------------------------------------
+# ---- one definition, brought to a form that says what it does ------------------------------------
 
 
 @dataclass
 class Unit:
-    """A definition, or one method of a class: a digest, the definitions it names, and the attributes it asks for."""
+    """A definition, or one method of a class: a digest, the definitions it names, and the attributes it asks
+    for.
+    """
 
     digest: str
     places: set[Place]
@@ -143,7 +169,9 @@ class Normal(ast.NodeTransformer):
         if isinstance(meant, Place):
             self.places.add(meant)
             return ast.Name(meant.name, node.ctx)
-        return ast.Name(of_library(self.imports.get(node.id) or source(self.path).imports.get(node.id, node.id)), node.ctx)
+        return ast.Name(
+            of_library(self.imports.get(node.id) or source(self.path).imports.get(node.id, node.id)), node.ctx
+        )
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         module = find(self._dotted(node.value) or "")
@@ -189,7 +217,11 @@ class Normal(ast.NodeTransformer):
         return ast.Assert(self.visit(node.test), None)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        printed = isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name) and node.value.func.id == "print"
+        printed = (
+            isinstance(node.value, ast.Call)
+            and isinstance(node.value.func, ast.Name)
+            and node.value.func.id == "print"
+        )
         if printed or isinstance(node.value, ast.Constant):  # a docstring, or a string in its place
             return None
         return self.generic_visit(node)
@@ -205,9 +237,16 @@ class Normal(ast.NodeTransformer):
 
 
 def _locals(function: ast.FunctionDef) -> dict[str, str]:
-    """New names for the local variables of a function, in the order in which they first stand in it; its parameters keep theirs."""
+    """New names for the local variables of a function, in the order in which they first stand in it; its
+    parameters keep theirs.
+    """
     own = [arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)]
-    outside = {name for node in ast.walk(function) if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
+    outside = {
+        name
+        for node in ast.walk(function)
+        if isinstance(node, ast.Global | ast.Nonlocal)
+        for name in node.names
+    }
     found = {name: name for name in own}
 
     def walk(node: ast.AST) -> None:
@@ -241,12 +280,16 @@ def _unit(path: Path, statements: list[ast.stmt], local: dict[str, str]) -> Unit
 
 @cache
 def units(place: Place) -> dict[str, Unit]:
-    """The parts of a definition: of a class its head (under "") and each of its methods, else the whole (under "")."""
+    """The parts of a definition: of a class its head (under "") and each of its methods, else the whole
+    (under "").
+    """
     found, whole = {}, []
     for statement in source(place.path).definitions[place.name]:
         if isinstance(statement, ast.ClassDef):
             head = copy.copy(statement)
-            head.body = [node for node in statement.body if not isinstance(node, ast.FunctionDef)] or [ast.Pass()]
+            head.body = [node for node in statement.body if not isinstance(node, ast.FunctionDef)] or [
+                ast.Pass()
+            ]
             whole.append(head)
             for node in statement.body:
                 if isinstance(node, ast.FunctionDef):
@@ -255,4 +298,6 @@ def units(place: Place) -> dict[str, Unit]:
         else:
             whole.append(statement)
     local = _locals(whole[0]) if len(whole) == 1 and isinstance(whole[0], ast.FunctionDef) else {}
-    return found | {"": _unit(place.path, whole, {name: new for name, new in local.items() if name != place.name})}
+    return found | {
+        "": _unit(place.path, whole, {name: new for name, new in local.items() if name != place.name})
+    }

@@ -1,8 +1,9 @@
 """A fingerprint of the definitions that some code reaches.
 
-From a class or function one follows every name to its definition in the project, and from there on. A class counts with its head,
-its special methods and `forward`; of its other methods those count whose names stand somewhere in the code that is reached. So a
-refactoring inside a definition is seen; a new class beside it, a move to another module or a sorted import is not.
+From a class or function one follows every name to its definition in the project, and from there on. A class
+counts with its head, its special methods and `forward`; of its other methods those count whose names stand
+somewhere in the code that is reached. So a refactoring inside a definition is seen; a new class beside it, a
+move to another module or a sorted import is not.
 """
 
 import builtins
@@ -16,7 +17,9 @@ from common.errors import UserError
 from common.lessons.definitions import Place, Unit, find, source, units
 from common.paths import ROOT
 
-UNSEEN = (  # what settings say is hashed with their values, what an error says is no result, and a checksum says which text it is
+# what settings say is hashed with their values, what an error says is no result, and a checksum says which
+# text it is
+UNSEEN = (
     "common/settings.py",
     "common/errors.py",
     "common/data/corpora.py:download",
@@ -30,7 +33,11 @@ ALWAYS = (
     "bpc",
     "perplexity",
 )  # by the library; of a score
-ROOTS = ("common.lessons.plan.build_model", "common.training.metrics.score", "common.results.row.measure")  # reached by every line
+ROOTS = (
+    "common.lessons.plan.build_model",
+    "common.training.metrics.score",
+    "common.results.row.measure",
+)  # reached by every line
 
 
 def reached(roots: Iterable[Place]) -> dict[str, str]:
@@ -48,7 +55,8 @@ def reached(roots: Iterable[Place]) -> dict[str, str]:
             (place, key, unit)
             for place in seen
             for key, unit in units(place).items()
-            if (place, key) not in taken and (key == "" or key.startswith("__") or key in ALWAYS or key.split(" ")[0] in attributes)
+            if (place, key) not in taken
+            and (key == "" or key.startswith("__") or key in ALWAYS or key.split(" ")[0] in attributes)
         ]
         if not new:
             break
@@ -57,7 +65,10 @@ def reached(roots: Iterable[Place]) -> dict[str, str]:
             taken[place, key] = unit
             attributes |= unit.attributes
             waiting += unit.places - seen
-    return {f"{place.path.relative_to(ROOT).as_posix()}:{place.name}.{key}": unit.digest for (place, key), unit in taken.items()}
+    return {
+        f"{place.path.relative_to(ROOT).as_posix()}:{place.name}.{key}": unit.digest
+        for (place, key), unit in taken.items()
+    }
 
 
 def describe(thing: object) -> tuple[list[Place], str]:
@@ -82,18 +93,26 @@ def describe(thing: object) -> tuple[list[Place], str]:
         return [], f"{thing.__module__}.{name}"
     top = name.split(".")[0]
     if top not in source(path).definitions:
-        raise UserError(f"{name} of {path.name} is not defined at the top of the file; define it there, or use functools.partial")
+        raise UserError(
+            f"{name} of {path.name} is not defined at the top of the file; define it there, or use "
+            "functools.partial"
+        )
     inside = [describe(cell.cell_contents) for cell in getattr(thing, "__closure__", None) or ()]
-    return [Place(path, top), *(place for places, _ in inside for place in places)], f"{name}({', '.join(text for _, text in inside)})"
+    return [
+        Place(path, top),
+        *(place for places, _ in inside for place in places),
+    ], f"{name}({', '.join(text for _, text in inside)})"
 
 
 def _file_of(thing: object) -> Path:
-    """The file of the module that defines a class or function; a decorated one too says where it was written."""
+    """The file of the module that defines a class or function; a decorated one says it too."""
     return Path(getattr(sys.modules.get(thing.__module__), "__file__", None) or "/").resolve()
 
 
 def fingerprint(things: Iterable[object], roots: Iterable[str] = ROOTS) -> str:
-    """12 hex digits that stand for what these objects of a script do, and what the definitions do whose dotted names are `roots`."""
+    """12 hex digits that stand for what these objects of a script do, and what the definitions do whose
+    dotted names are `roots`.
+    """
     described = [describe(thing) for thing in things]
     own = {place for places, _ in described for place in places}
     digests = reached(own | {place for place in map(find, roots) if isinstance(place, Place)})

@@ -28,7 +28,9 @@ class Header:
 
     @property
     def previous_arm(self) -> str:
-        """The arm of the predecessor that this script goes on from, where the header names one (`feed_forward.py:gelu`)."""
+        """The arm of the predecessor that this script goes on from, where the header names one
+        (`feed_forward.py:gelu`).
+        """
         return self.fields.get("Previous", "").partition(":")[2]
 
     @property
@@ -46,12 +48,14 @@ class Header:
 
     @property
     def stairs(self) -> list[str]:
-        """The arms that stand in the staircase, where the header names them: of a script with many, only some are stairs."""
+        """The arms that stand in the staircase, where the header names them: of a script with many, only some
+        are stairs.
+        """
         return _words(self.fields.get("Stairs", ""))
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds the course runs this script with: 1, 2 and 3, or more where those leave a question open."""
+        """The seeds the course runs this script with: 1, 2, 3, or more where those leave a question open."""
         return [int(seed) for seed in self.fields.get("Seeds", "1 2 3").split()]
 
 

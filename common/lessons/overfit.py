@@ -17,11 +17,15 @@ from common.training.metrics import pair_entropy
 
 
 def overfit(plan: Plan, arms: list[str], s: Settings, load: Callable[[Settings], Data]) -> None:
-    """Train on one batch of four windows and compare with the best that any table of letter pairs could do on that batch."""
+    """Train on one batch of four windows and compare with the best that any table of letter pairs could do on
+    that batch.
+    """
     failed = []
     for arm in arms:
         if not plan.trains(arm):
-            raise UserError(f"{plan.experiment} counts; it has nothing to overfit, so --check has nothing to check")
+            raise UserError(
+                f"{plan.experiment} counts; it has nothing to overfit, so --check has nothing to check"
+            )
         own = dataclasses.replace(plan.own(arm, s), batch_size=4)
         data = load(own)
         memory.check(plan.experiment, plan.arms[arm], own, data)
@@ -34,14 +38,18 @@ def overfit(plan: Plan, arms: list[str], s: Settings, load: Callable[[Settings],
             if learned:
                 break
         verdict = "ok" if learned else "FAILED"
-        print(f"{arm}: one batch learned to {best:.3f} nats, the best table of pairs has {floor:.3f}: {verdict}")
+        print(
+            f"{arm}: one batch learned to {best:.3f} nats, the best table of pairs has {floor:.3f}: {verdict}"
+        )
         failed += [] if learned else [arm]
     if failed:
         raise SystemExit(1)
 
 
 def learn_one_batch(plan: Plan, arm: str, s: Settings, data: Data, rate: float, enough: float) -> float:
-    """The lowest loss on the first batch within 1000 steps at this learning rate; a loss that is low enough ends it."""
+    """The lowest loss on the first batch within 1000 steps at this learning rate; a loss that is low enough
+    ends it.
+    """
     torch.manual_seed(1)
     model = plan.arms[arm](s, data.tokenizer.vocab_size).to(data.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)

@@ -55,9 +55,11 @@ class Plan:
         return parse(self.defaults, "", shlex.split(flags), self.presets)[0] if flags else self.defaults
 
     def small(self) -> tuple[dict, list[str]]:
-        """What --quick changes, and the arms it trains: what the script says, else a tenth of the steps and the same arms.
+        """What --quick changes, and the arms it trains: what the script says, else a tenth of the steps and
+        the same arms.
 
-        A warm-up is shorter by as much as the run is; an arm's own, which is what it is about, stays as it is.
+        A warm-up is shorter by as much as the run is; an arm's own, which is what it is about, stays as it
+        is.
         """
         changed = {k: v for k, v in self.quick.items() if k != "arms"}
         if not self.quick and all(map(self.trains, self.arms)):
@@ -82,13 +84,23 @@ class Plan:
         return _has_parameters(self.arms[arm], self.defaults)
 
     def ignores(self, arm: str, s: Settings) -> set[str]:
-        """The settings that make no difference to this arm: parts its model does not have, steps where nothing is trained."""
-        counted = set() if self.trains(arm) else {"steps", "seconds", "batch_size", "lr", "init_from", "tokenizer", *RECIPE}
-        own_loop = set() if self.train.__module__ == "common.training.loop" else {"dtype", "seconds", "tokenizer", *RECIPE}
+        """The settings that make no difference to this arm: parts its model does not have, steps where
+        nothing is trained.
+        """
+        counted = (
+            set()
+            if self.trains(arm)
+            else {"steps", "seconds", "batch_size", "lr", "init_from", "tokenizer", *RECIPE}
+        )
+        own_loop = (
+            set()
+            if self.train.__module__ == "common.training.loop"
+            else {"dtype", "seconds", "tokenizer", *RECIPE}
+        )
         return set(ARCHITECTURE) - self.reads(arm, s) - {"block_size"} | counted | own_loop
 
     def code(self, arm: str) -> str:
-        """The fingerprint of all that decides what a run of this arm computes, apart from settings and seed."""
+        """The fingerprint of all that decides what a run of this arm computes, but settings and seed."""
         return fingerprint([self.arms[arm], self.load, self.train])
 
     @property
@@ -117,13 +129,17 @@ def _read_by(build: Callable, s: Settings) -> frozenset[str]:
 
 
 def plan_of(script: Path, lesson: Lesson | None) -> Plan:
-    """What a script would run. A script that is a program, which trains nothing by default, has no lesson and no arms."""
+    """What a script would run.
+
+    A script that is a program, which trains nothing by default, has no lesson and no arms.
+    """
     header = read_header(script)
     if lesson is None:
         return Plan(script, header, {}, Settings(), text_data, train, None)
     arms = lesson.model if isinstance(lesson.model, dict) else {"default": lesson.model}
     return Plan(
-        script, header, arms, lesson.settings, lesson.load or text_data, lesson.train or train, lesson.picture, lesson.probe,
+        script, header, arms, lesson.settings, lesson.load or text_data, lesson.train or train,
+        lesson.picture, lesson.probe,
         lesson.overview, lesson.measure, lesson.presets, lesson.quick, lesson.scores, lesson.describe,
     )  # fmt: skip
 
@@ -136,7 +152,9 @@ def plan(script: Path) -> Plan:
     sys.modules[name] = module  # where a class is asked for the file that it comes from
     spec.loader.exec_module(module)
     if not hasattr(module, "lesson"):
-        raise UserError(f"{script} has no `lesson`; end it with lesson = Lesson(Model), or lesson = None for a program")
+        raise UserError(
+            f"{script} has no `lesson`; end it with lesson = Lesson(Model), or lesson = None for a program"
+        )
     return plan_of(script, module.lesson)
 
 

@@ -1,7 +1,8 @@
-"""logs/receipts.csv: which code was proved to compute, bit for bit, what earlier code computed, so that rows of the earlier stay valid.
+"""logs/receipts.csv: which code was proved to compute, bit for bit, what earlier code computed, so that rows
+of the earlier stay valid.
 
-A line says that for an arm of a script, with the settings of one configuration, `new_code` does what `old_code` did.
-`python -m common.tools.course prove` appends them.
+A line says that for an arm of a script, with the settings of one configuration, `new_code` does what
+`old_code` did. `python -m common.tools.course prove` appends them.
 """
 
 import csv
@@ -15,7 +16,8 @@ from common.errors import UserError
 from common.paths import logs_folder
 
 COLUMNS = (
-    "timestamp", "experiment", "arm", "config_hash", "old_code", "new_code", "old_commit", "new_commit", "steps", "digest", "threads",
+    "timestamp", "experiment", "arm", "config_hash", "old_code", "new_code", "old_commit", "new_commit",
+    "steps", "digest", "threads",
     "torch_version", "platform",
 )  # fmt: skip
 
@@ -33,14 +35,19 @@ def read(path: Path | None = None) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.reader(file))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({error}); git checkout {path} restores what was committed") from None
+        raise UserError(
+            f"{path} is damaged ({error}); git checkout {path} restores what was committed"
+        ) from None
     if tuple(lines[0]) != COLUMNS:
         raise UserError(
-            f"{path} is not a file of receipts (its first line is {','.join(lines[0])[:60]!r}); restore it: git checkout {path}"
+            f"{path} is not a file of receipts (its first line is {','.join(lines[0])[:60]!r}); restore "
+            f"it: git checkout {path}"
         )
     for number, line in enumerate(lines, start=1):
         if len(line) != len(COLUMNS):
-            raise UserError(f"{path}, line {number} has {len(line)} cells instead of {len(COLUMNS)}; remove that line")
+            raise UserError(
+                f"{path}, line {number} has {len(line)} cells instead of {len(COLUMNS)}; remove that line"
+            )
     return [dict(zip(COLUMNS, line, strict=True)) for line in lines[1:]]
 
 
@@ -61,7 +68,9 @@ def append(receipt: dict, path: Path | None = None) -> None:
 
 
 def codes(experiment: str, arm: str, config: str, code: str) -> frozenset[str]:
-    """The codes whose rows with this configuration are as good as those of `code`, by the receipts that are there."""
+    """The codes whose rows with this configuration are as good as those of `code`, by the receipts that are
+    there.
+    """
     return equal_codes((experiment, arm, config), code, _known(receipts_path(), _changed(receipts_path())))
 
 
@@ -76,11 +85,14 @@ def _known(path: Path, changed: float) -> list[dict[str, str]]:
 
 
 def equal_codes(line: tuple[str, str, str], code: str, known: list[dict[str, str]]) -> frozenset[str]:
-    """The codes whose rows are as good as those of `code`: itself, and what receipts lead to it from, directly or not.
+    """The codes whose rows are as good as those of `code`: itself, and what receipts lead to it from,
+    directly or not.
 
     line: experiment, arm and configuration.
     """
-    own = [(r["old_code"], r["new_code"]) for r in known if (r["experiment"], r["arm"], r["config_hash"]) == line]
+    own = [
+        (r["old_code"], r["new_code"]) for r in known if (r["experiment"], r["arm"], r["config_hash"]) == line
+    ]
     found, before = {code}, set()
     while found != before:
         before = set(found)

@@ -21,14 +21,25 @@ def progress(state: dict) -> str:
     s, step = state["settings"], state["step"]
     if finished(state, s["steps"], s["seconds"]):
         return f"{step:,} steps"
-    return f"stopped after {state['seconds']:.0f} of {s['seconds']:g} s" if s["seconds"] else f"stopped at step {step:,} of {s['steps']:,}"
+    return (
+        f"stopped after {state['seconds']:.0f} of {s['seconds']:g} s"
+        if s["seconds"]
+        else f"stopped at step {step:,} of {s['steps']:,}"
+    )
 
 
 def run_folder(experiment: str, arm: str, seed: int, config: str, code: str) -> Path:
-    """Where the checkpoint of a run is kept. A run of other code than the one whose checkpoint is there has a folder of its own."""
+    """Where the checkpoint of a run is kept.
+
+    A run of other code than the one whose checkpoint is there has a folder of its own.
+    """
     folder = logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
     own = folder.with_name(f"{folder.name}-{code}")
-    return own if own.exists() or _code_in(folder) not in (None, *receipts.codes(experiment, arm, config, code)) else folder
+    return (
+        own
+        if own.exists() or _code_in(folder) not in (None, *receipts.codes(experiment, arm, config, code))
+        else folder
+    )
 
 
 def _code_in(folder: Path) -> str | None:
@@ -40,7 +51,9 @@ def _code_in(folder: Path) -> str | None:
 
 
 def overview_folder(plan: Plan, s: Settings, corpus: str, arms: list[str], seeds) -> Path:
-    """Where the pictures of these arms and seeds together are kept: one folder for each choice, setting and state of the code."""
+    """Where the pictures of these arms and seeds together are kept: one folder for each choice, setting and
+    state of the code.
+    """
     return logs_folder() / "runs" / plan.experiment / overview_name(plan, s, corpus, arms, seeds)
 
 
@@ -53,7 +66,9 @@ def overview_name(plan: Plan, s: Settings, corpus: str, arms: list[str], seeds) 
 
 
 def measured_folder(plan: Plan) -> Path:
-    """Where a script keeps what it measured besides training: one folder for each state of the code that is measured."""
+    """Where a script keeps what it measured besides training: one folder for each state of the code that is
+    measured.
+    """
     return logs_folder() / "runs" / plan.experiment / f"measured-{fingerprint([plan.measure], ())}"
 
 
@@ -69,18 +84,25 @@ def find_run(plan: Plan, arm: str, seed: int, s: Settings) -> Path:
         choice = f" --arms {arm}" if len(plan.arms) > 1 else ""
         command = f"python {plan.experiment}.py --seeds {seed}{choice} {flags(plan.defaults, s)}".strip()
         raise UserError(
-            f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these settings{others(plan, arm, seed, s)}; "
+            f"{plan.experiment} has no checkpoint of arm {arm!r}, seed {seed} with these "
+            f"settings{others(plan, arm, seed, s)}; "
             f"train it first: {command}"
         )
     codes = receipts.codes(plan.experiment, arm, config, plan.code(arm))
-    return max(found, key=lambda folder: (_code_in(folder) in codes, (folder / checkpoint.NAME).stat().st_mtime))
+    return max(
+        found, key=lambda folder: (_code_in(folder) in codes, (folder / checkpoint.NAME).stat().st_mtime)
+    )
 
 
 def others(plan: Plan, arm: str, seed: int, s: Settings) -> str:
-    """`; there are runs with --steps 20`: the other settings, or code, that this arm and seed was trained with; empty if there are none."""
+    """`; there are runs with --steps 20`: the other settings, or code, that this arm and seed was trained
+    with; empty if there are none.
+    """
     config = plan.config(arm, s, family_of(plan.own(arm, s).corpus))
     states = _states(plan, arm, seed).values()
-    settings = [type(plan.defaults)(**state["settings"]) for state in states if state["config_hash"] != config]
+    settings = [
+        type(plan.defaults)(**state["settings"]) for state in states if state["config_hash"] != config
+    ]
     said = sorted({flags(plan.own(arm, plan.defaults), own) or "the default settings" for own in settings})
     said += ["another version of the code"] if any(state["config_hash"] == config for state in states) else []
     return f"; there are runs with {' and with '.join(said)}" if said else ""

@@ -1,7 +1,8 @@
-"""The GPT of the course as a base for later stages. What it is made of was taught in the stages that its parts name.
+"""The GPT of the course as a base for later stages. What it is made of was taught in the stages that its
+parts name.
 
-This package knows nothing of data, training or results. `PARTS` is the only place where a name (in a file, say)
-becomes a class; `assemble` makes a model of names.
+This package knows nothing of data, training or results. `PARTS` is the only place where a name (in a file,
+say) becomes a class; `assemble` makes a model of names.
 """
 
 from collections.abc import Callable
@@ -44,7 +45,8 @@ PARTS: dict[str, dict[str, Callable]] = {
     },
     "norm": {"layernorm": LayerNorm, "rmsnorm": RMSNorm, "scalenorm": ScaleNorm, "none": NoNorm},
     "position": {
-        "none": Position, "learned": LearnedPosition, "sinusoidal": SinusoidalPosition, "rope": RoPE, "alibi": ALiBi,
+        "none": Position, "learned": LearnedPosition, "sinusoidal": SinusoidalPosition, "rope": RoPE,
+        "alibi": ALiBi,
     },
     "head": {"tied": TiedHead, "untied": UntiedHead},
 }
@@ -53,7 +55,8 @@ PARTS: dict[str, dict[str, Callable]] = {
 def part(socket: str, name: str) -> Callable:
     """The class (or a partial of one) of a part: `part("norm", "rmsnorm")`, to be called with the settings.
 
-    Raises ValueError, one line, for a socket or a name that is not there: with the nearest name, and those there are.
+    Raises ValueError, one line, for a socket or a name that is not there: with the nearest name, and those
+    there are.
     """
     for what, value, known in (("socket", socket, PARTS), (socket, name, PARTS.get(socket, {}))):
         if value not in known:
@@ -66,9 +69,9 @@ def part(socket: str, name: str) -> Callable:
 def assemble(s, vocab_size: int) -> GPT:
     """A GPT of the parts that the settings name: token ids (B, T) -> logits (B, T, V).
 
-    Taught in 08_micro_arch/assemble.py. s: attention, feed_forward, norm, position and head, each a name of `PARTS`,
-    qk_norm (whether queries and keys go through an RMSNorm), and what the parts ask for. Raises ValueError, one line,
-    for a name that is not known, and for parts that do not go together.
+    Taught in 08_micro_arch/assemble.py. s: attention, feed_forward, norm, position and head, each a name of
+    `PARTS`, qk_norm (whether queries and keys go through an RMSNorm), and what the parts ask for. Raises
+    ValueError, one line, for a name that is not known, and for parts that do not go together.
     """
     parts = {socket: part(socket, getattr(s, socket)) for socket in PARTS}
     if s.qk_norm:

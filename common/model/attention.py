@@ -31,10 +31,12 @@ class MultiHeadAttention(nn.Module):
         self.query_norm, self.key_norm = (qk_norm(s, size) if qk_norm else nn.Identity() for _ in range(2))
 
     def forward(self, x: Tensor, position: Position, cache: Cache | None = None) -> Tensor:
-        """position: what is done to queries, keys and scores. cache: what this layer has seen before, if any."""
+        """position: what is done to queries, keys and scores. cache: what this layer has seen before, if any.
+        """
         B, T, C = x.shape
         heads = self.qkv(x).view(B, T, self.n_head + 2 * self.n_kv_head, -1).transpose(1, 2)
-        q, k, v = heads.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)  # q has H heads, k, v have K
+        # q has H heads, k, v have K
+        q, k, v = heads.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
         q, k = self.query_norm(q), self.key_norm(k)
         q, k = position.rotate(q, k, cache.length if cache is not None else 0)
         if cache is not None:
@@ -72,8 +74,10 @@ class GroupedQueryAttention(MultiHeadAttention):
         super().__init__(s, qk_norm)
         if self.n_kv_head == self.n_head:
             raise ValueError(
-                f"attention 'gqa' shares keys and values, and nothing is shared with {self.n_kv_head} heads of "
-                f"them for {self.n_head} heads of queries; set n_kv_head to a smaller divisor of n_head, or use "
+                f"attention 'gqa' shares keys and values, and nothing is shared with {self.n_kv_head} "
+                "heads of "
+                f"them for {self.n_head} heads of queries; set n_kv_head to a smaller divisor of n_head, "
+                "or use "
                 "attention 'flash'"
             )
 
@@ -100,17 +104,19 @@ class TiledAttention(MultiHeadAttention):
     def __init__(self, s, qk_norm: Callable | None = None):
         super().__init__(s, qk_norm)
         if s.dropout:
-            raise ValueError("attention 'tiled' has no dropout; set dropout to 0, or use 'flash' or 'explicit'")
+            raise ValueError("attention 'tiled' has no dropout; set dropout to 0, or use 'flash' or "
+                             "'explicit'")
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, position: Position, cache: Cache | None) -> Tensor:
         return Tiled.apply(q, *self.for_all_heads(k, v), position, 64)
 
 
 class LocalAttention(MultiHeadAttention):
-    """A query sees itself and what stands before it, `window` places in all: a token costs the same in any text.
+    """A query sees itself and what stands before it, `window` places in all: a token costs the same in any
+    text.
 
-    Taught in 08_micro_arch/attention.py. s: as above, and window. Raises ValueError for a window of no places.
-    Source: Beltagy et al. 2020, arXiv:2004.05150.
+    Taught in 08_micro_arch/attention.py. s: as above, and window. Raises ValueError for a window of no
+    places. Source: Beltagy et al. 2020, arXiv:2004.05150.
     """
 
     def __init__(self, s, qk_norm: Callable | None = None):
@@ -118,7 +124,8 @@ class LocalAttention(MultiHeadAttention):
         self.window = s.window
         if self.window < 1:
             raise ValueError(
-                f"window {self.window} makes no sense: it sees nothing, not even the token itself; it must be at least 1"
+                f"window {self.window} makes no sense: it sees nothing, not even the token itself; it must "
+                "be at least 1"
             )
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, position: Position, cache: Cache | None) -> Tensor:
@@ -132,7 +139,7 @@ class LocalAttention(MultiHeadAttention):
         row, column = (torch.arange(size, device=q.device) for size in (window, 2 * window))
         row = row[:, None]
         seen = ((column > row) & (column <= row + window)).repeat(q.size(2), 1, 1)
-        seen[0] &= column >= window - known                            # before the text there is nothing
+        seen[0] &= column >= window - known                               # before the text there is nothing
         scores, bias = q @ k / D**0.5, position.bias(window, 2 * window)  # (B, H, N, window, 2 window)
         scores = scores if bias is None else scores + bias.to(scores)[:, None]
         weights = F.softmax(scores.masked_fill(~seen, -torch.inf), dim=-1)
@@ -150,7 +157,8 @@ class LinearAttention(MultiHeadAttention):
         """Raises ValueError for positions that act on queries and keys or on scores: there are no scores."""
         if position.acts_on in ("queries and keys", "scores"):
             raise ValueError(
-                f"linear attention has no scores, so positions that act on {position.acts_on} mean nothing; use "
+                f"linear attention has no scores, so positions that act on {position.acts_on} mean "
+                "nothing; use "
                 "learned, sinusoidal or no positions, or another attention"
             )
         past, out = cache if cache is not None else Sums(), []

@@ -1,4 +1,5 @@
-"""What a layer keeps of the positions it has seen, so that the next token alone has to go through the model."""
+"""What a layer keeps of the positions it has seen, so that the next token alone has to go through the model.
+"""
 
 import torch
 from torch import Tensor
@@ -14,10 +15,14 @@ class Cache:
         self.length, self.keys, self.values = 0, None, None
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in keys and values of new positions, (B, H, T, D). Returns those of all positions, views of (B, H, S, D)."""
+        """Take in keys and values of new positions, (B, H, T, D).
+
+        Returns those of all positions, views of (B, H, S, D).
+        """
         end = self.length + k.size(2)
         if self.keys is None or end > self.keys.size(2):
-            self.keys, self.values = (self._grown(kept, new, 2 * end) for kept, new in ((self.keys, k), (self.values, v)))
+            self.keys = self._grown(self.keys, k, 2 * end)
+            self.values = self._grown(self.values, v, 2 * end)
         self.keys[:, :, self.length : end], self.values[:, :, self.length : end] = k, v
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
@@ -31,11 +36,13 @@ class Cache:
     @property
     def nbytes(self) -> int:
         """Bytes of the keys and values that are there, without the room for more."""
-        return 0 if self.keys is None else sum(kept[:, :, : self.length].numel() * kept.element_size() for kept in (self.keys, self.values))
+        kept = [] if self.keys is None else [self.keys, self.values]
+        return sum(tensor[:, :, : self.length].numel() * tensor.element_size() for tensor in kept)
 
 
 class Sums:
-    """What linear attention keeps of the past, however long it is: the sums of k v^T (B, H, D, D) and of k (B, H, 1, D).
+    """What linear attention keeps of the past, however long it is: the sums of k v^T (B, H, D, D) and of k
+    (B, H, 1, D).
 
     Taught in 08_micro_arch/attention.py.
     """
@@ -56,9 +63,13 @@ class Sums:
     @property
     def nbytes(self) -> int:
         """Bytes of the sums."""
-        return sum(kept.numel() * kept.element_size() for kept in (self.products, self.keys)) if self.length else 0
+        kept = [self.products, self.keys] if self.length else []
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
 def causal_mask(new: int, all_: int, device=None) -> Tensor:
-    """Which of `all_` positions each of the last `new` may look at: itself and all before. (T, S), true where it may."""
+    """Which of `all_` positions each of the last `new` may look at: itself and all before.
+
+    (T, S), true where it may.
+    """
     return torch.ones(new, all_, dtype=torch.bool, device=device).tril(all_ - new)

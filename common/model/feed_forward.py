@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 
 class SquaredReLU(nn.ReLU):
-    """relu(x)², of any shape. Taught in 08_micro_arch/activation.py. Source: So et al. 2021, arXiv:2109.08668."""
+    """relu(x)², of any shape.
+
+    Taught in 08_micro_arch/activation.py. Source: So et al. 2021, arXiv:2109.08668.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).square()
@@ -30,9 +33,9 @@ class FeedForward(nn.Sequential):
 class GatedFeedForward(nn.Module):
     """One linear layer decides how much of another's answer passes. (B, T, C) -> (B, T, C)
 
-    Three matrices instead of two, so the layer is 8/3 times as wide as the stream where FeedForward is four times.
-    Taught in 08_micro_arch/activation.py. s: n_embd. activation: makes a module, which the gate goes through.
-    Source: Shazeer 2020, arXiv:2002.05202.
+    Three matrices instead of two, so the layer is 8/3 times as wide as the stream where FeedForward is four
+    times. Taught in 08_micro_arch/activation.py. s: n_embd. activation: makes a module, which the gate goes
+    through. Source: Shazeer 2020, arXiv:2002.05202.
     """
 
     def __init__(self, s, activation: Callable[[], nn.Module] = nn.SiLU, multiple: float = 8 / 3):

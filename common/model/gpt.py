@@ -11,7 +11,7 @@ from common.model.position import LearnedPosition, Position
 
 
 class Block(nn.Module):
-    """Gather, then think. Each reads a normalised copy of the stream and adds its answer to the stream itself. (B, T, C) -> (B, T, C)"""
+    """Gather, then think; each reads a normalised copy and adds its answer. (B, T, C) -> (B, T, C)"""
 
     def __init__(self, s, attention, feed_forward, norm1, norm2):
         super().__init__()
@@ -28,21 +28,24 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Token ids (B, T) -> logits (B, T, V).
 
-    s: n_layer, n_embd, dropout, and what the parts ask for. Each part is a class that is called with `s`, the head with the embedding
-    too; `norm` may be two of them, for what goes into attention and for what goes into the feed-forward part (and the head). The
-    linear layer of a part that writes to the stream says so (`writes_to_stream`): its weights start smaller than the others.
+    s: n_layer, n_embd, dropout, and what the parts ask for. Each part is a class that is called with `s`, the
+    head with the embedding too; `norm` may be two of them, for what goes into attention and for what goes
+    into the feed-forward part (and the head). The linear layer of a part that writes to the stream says so
+    (`writes_to_stream`): its weights start smaller than the others.
     """
 
     def __init__(
-        self, s, vocab_size: int, attention=MultiHeadAttention, feed_forward=FeedForward, norm=LayerNorm, position=LearnedPosition,
-        head=TiedHead,
+        self, s, vocab_size: int, attention=MultiHeadAttention, feed_forward=FeedForward, norm=LayerNorm,
+        position=LearnedPosition, head=TiedHead,
     ):
         super().__init__()
         norm1, norm2 = norm if isinstance(norm, tuple) else (norm, norm)
         self.token = nn.Embedding(vocab_size, s.n_embd)
         self.position = position(s)
         self.dropout = nn.Dropout(s.dropout)
-        self.blocks = nn.Sequential(*(Block(s, attention, feed_forward, norm1, norm2) for _ in range(s.n_layer)))
+        self.blocks = nn.Sequential(
+            *(Block(s, attention, feed_forward, norm1, norm2) for _ in range(s.n_layer))
+        )
         self.norm = norm2(s)
         self.head = head(s, self.token)
         writing = [id(part.weight) for part in self.modules() if getattr(part, "writes_to_stream", False)]

@@ -4,7 +4,8 @@ from torch import nn
 
 
 class TiedHead(nn.Linear):
-    """The table of embeddings read backwards: a token is likely where the stream points to its embedding. (B, T, C) -> (B, T, V)
+    """The table of embeddings, transposed: a token is likely where the stream points to it.
+    (B, T, C) -> (B, T, V)
 
     Taught in 06_transformer/gpt.py and 07_tokenizer_gqa/weight_tying.py. s: n_embd. token: the embedding.
     """

@@ -33,8 +33,8 @@ class MoE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens, E, k = x.flatten(0, -2), len(self.experts), self.chosen  # (N, C)
-        p = F.softmax(self.router(tokens), dim=-1)                     # (N, E)
-        weights, chosen = p.topk(k)                                    # (N, k) twice
+        p = F.softmax(self.router(tokens), dim=-1)                       # (N, E)
+        weights, chosen = p.topk(k)                                      # (N, k) twice
         weights = weights if k == 1 else weights / weights.sum(dim=-1, keepdim=True)
         room = len(tokens) * k
         if self.training and self.capacity is not None:

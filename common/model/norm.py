@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 
 class LayerNorm(nn.LayerNorm):
-    """Mean 0 and variance 1 over the C numbers of each vector, then a learned scale; no shift. (..., C) -> (..., C)
+    """Mean 0 and variance 1 over the C numbers of each vector, then a learned scale; no shift.
+    (..., C) -> (..., C)
 
     Taught in 05_residual_norm/layer_norm.py and 08_micro_arch/norm.py. s: n_embd.
     """
@@ -16,7 +17,8 @@ class LayerNorm(nn.LayerNorm):
 
 
 class RMSNorm(nn.RMSNorm):
-    """A mean square of 1 over the numbers of each vector, then a learned scale; the mean stays. (..., C) -> (..., C)
+    """A mean square of 1 over the numbers of each vector, then a learned scale; the mean stays.
+    (..., C) -> (..., C)
 
     Taught in 08_micro_arch/norm.py. s: n_embd. size: how many numbers, if not n_embd (of a head, say).
     Source: Zhang and Sennrich 2019, arXiv:1910.07467.
@@ -26,7 +28,8 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(size or s.n_embd, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)  # in mixed precision x may be bfloat16
+        # in mixed precision x may be bfloat16
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class ScaleNorm(nn.Module):

@@ -1,7 +1,8 @@
 """What is measured: for each line of the course its rows, and whether they are those of the present code.
 
-A line is `measured`, `stale` (its rows are those of earlier code; they are shown with a dagger) or `missing` (not measured yet).
-None of the three stops anything: a script is in the course before it has rows, and a change before its rows are renewed.
+A line is `measured`, `stale` (its rows are those of earlier code; they are shown with a dagger) or `missing`
+(not measured yet). None of the three stops anything: a script is in the course before it has rows, and a
+change before its rows are renewed.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ class Line:
     state: str
     """measured, stale or missing."""
     seeds: tuple[int, ...] = ()
-    """The seeds that are measured with the present code: all, or those of a line that is still being measured."""
+    """The seeds that are measured with the present code: all, or those of a line that is still being
+    measured."""
 
     @property
     def mark(self) -> str:
@@ -53,21 +55,29 @@ class Measured:
         return self.line(reference).rows
 
     def score(self, reference: Reference, what: str) -> Line:
-        """A line of the course with, as its rows, its values (column `value`) of a score that is no column of the results.
+        """A line of the course with, as its rows, its values (column `value`) of a score that is no column of
+        the results.
 
-        Raises UserError for a script that gives no scores of its own, and for a name that none of its scores has.
+        Raises UserError for a script that gives no scores of its own, and for a name that none of its scores
+        has.
         """
         if not course_plan(reference.experiment).scores:
             raise UserError(f"{reference.experiment} gives no scores of its own; mend the name")
         found, current = extra.course_scores(reference, self.scores)
         named = set(self.scores[self.scores.experiment == reference.experiment].what)
         if named and what not in named:
-            raise UserError(f"{reference.experiment} gives no score {what!r}; it gives {', '.join(sorted(named))}")
+            raise UserError(
+                f"{reference.experiment} gives no score {what!r}; it gives {', '.join(sorted(named))}"
+            )
         own = found[found.what == what]
         wanted = set(course_plan(reference.experiment).header.seeds)
         own = own[own.seed.isin(wanted)].sort_values("seed")
         whole = set(own.seed) == wanted
-        return Line(own if whole else own.iloc[:0], "missing" if not whole else "measured" if current else "stale", tuple(own.seed))
+        return Line(
+            own if whole else own.iloc[:0],
+            "missing" if not whole else "measured" if current else "stale",
+            tuple(own.seed),
+        )
 
     def _look_up(self, reference: Reference) -> Line:
         wanted = set(course_plan(reference.experiment).header.seeds)
@@ -81,8 +91,12 @@ class Measured:
 
 
 def stale_rows(reference: Reference, seeds: set[int], rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of these seeds with the settings of a line and the newest earlier code that has them all; empty if none has."""
-    same = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm) & rows.seed.isin(seeds)]
+    """The rows of these seeds with the settings of a line and the newest earlier code that has them all;
+    empty if none has.
+    """
+    same = rows[
+        (rows.experiment == reference.experiment) & (rows.arm == reference.arm) & rows.seed.isin(seeds)
+    ]
     current = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
     same = same[(same.config_hash == reference.config()) & ~same.code_hash.isin(current)]
     for code in reversed(list(dict.fromkeys(same.code_hash))):
@@ -94,7 +108,9 @@ def stale_rows(reference: Reference, seeds: set[int], rows: pd.DataFrame) -> pd.
 
 
 def coverage(measured: Measured) -> str:
-    """How many lines of the course are measured with the present code, and which are not, as one sentence of the README."""
+    """How many lines of the course are measured with the present code, and which are not, as one sentence of
+    the README.
+    """
     references = course_references()
     states = {reference: measured.line(reference).state for reference in references}
     count = list(states.values()).count("measured")
@@ -107,7 +123,9 @@ def coverage(measured: Measured) -> str:
 
 
 def _names(chosen: list[Reference], references: list[Reference]) -> list[str]:
-    """The names of some lines: of a script whose lines are all among them its own, of another those of the lines, three at most."""
+    """The names of some lines: of a script whose lines are all among them its own, of another those of the
+    lines, three at most.
+    """
     found = []
     for experiment in dict.fromkeys(reference.experiment for reference in chosen):
         own = [reference for reference in chosen if reference.experiment == experiment]

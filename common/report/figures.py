@@ -7,7 +7,8 @@ from common.report.plots import COLOURS, LABEL, STYLE, WIDTH, plt, save
 
 
 def stage_curves(frame, stage: str, path: Path, mark: str) -> None:
-    """Validation bits per character of a stage's scripts against steps: one panel per number of steps, thin lines are single seeds.
+    """Validation bits per character of a stage's scripts against steps: one panel per number of steps, thin
+    lines are single seeds.
 
     Lines that earlier code measured have a dagger, and those not measured yet are named below.
     """
@@ -42,7 +43,12 @@ def _panel_of_curves(axes, frame, lines: list[str], steps: int) -> None:
     tail = frame[frame.step > 0].val_bpc
     low, high = tail.min(), min(tail.max(), tail.min() + 4 * (tail.quantile(0.9) - tail.min()) + 0.05)
     margin = 0.06 * (high - low)
-    axes.set(ylim=(low - margin, high + margin), xlim=(0, steps), xlabel="steps", ylabel="validation, bits per character")
+    axes.set(
+        ylim=(low - margin, high + margin),
+        xlim=(0, steps),
+        xlabel="steps",
+        ylabel="validation, bits per character",
+    )
     _label_ends(axes, steps, ends, (high - low) / 14)
 
 
@@ -76,19 +82,25 @@ def _label_ends(axes, x: float, ends: list[tuple[float, str, str]], gap: float) 
         )
 
 
-# ---- the staircase ---------------------------------------------------------------------------------------------------
+# ---- the staircase -------------------------------------------------------------------------------
 
 
 def staircase(frame, path: Path, mark: str) -> None:
-    """Test bits per character of every stage in course order, with 95 % intervals; counting floors as lines. Points are not joined.
+    """Test bits per character of every stage in course order, with 95 % intervals; counting floors as lines.
+    Points are not joined.
 
-    A stage that is not measured yet keeps its place, empty; what earlier code measured is hollow and has a dagger.
+    A stage that is not measured yet keeps its place, empty; what earlier code measured is hollow and has a
+    dagger.
     """
     stages, floors = frame[frame.kind == "stage"], frame[frame.kind == "floor"]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.8))
         axes.set_xlim(-0.6, len(stages) - 0.4)
-        _floors(axes, floors, 0.045 * (frame.test_bpc.max() - frame.test_bpc.min()) if frame.test_bpc.any() else 1.0)
+        _floors(
+            axes,
+            floors,
+            0.045 * (frame.test_bpc.max() - frame.test_bpc.min()) if frame.test_bpc.any() else 1.0,
+        )
         folders = list(dict.fromkeys(label.split("/")[0] for label in stages.label))
         colours = [COLOURS[folders.index(label.split("/")[0]) % 8] for label in stages.label]
         for x, (stage, colour) in enumerate(zip(stages.itertuples(), colours, strict=True)):
@@ -105,25 +117,55 @@ def staircase(frame, path: Path, mark: str) -> None:
                 )
                 continue
             fill = "white" if stage.state == "stale" else colour
-            axes.errorbar(x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, mfc=fill, capsize=4)
-            top = (x, stage.test_bpc + stage.half)  # above the interval: beside it, it would hide the next dot
+            axes.errorbar(
+                x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, mfc=fill, capsize=4
+            )
+            top = (
+                x,
+                stage.test_bpc + stage.half,
+            )  # above the interval: beside it, it would hide the next dot
             axes.annotate(
-                f"{stage.test_bpc:.2f}", top, (0, 7), textcoords="offset points", ha="center", fontsize=8, color=colour, bbox=LABEL
+                f"{stage.test_bpc:.2f}",
+                top,
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=colour,
+                bbox=LABEL,
             )
         names = stages.label.str.split("/").str[1] + stages.state.map(_dagger)
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
         for tick, colour in zip(axes.get_xticklabels(), colours, strict=True):
             tick.set_color(colour)
         axes.grid(axis="x", visible=False)
-        axes.set(title="The staircase: what does each idea buy? (lower is better)", ylabel="test, bits per character")
+        axes.set(
+            title="The staircase: what does each idea buy? (lower is better)",
+            ylabel="test, bits per character",
+        )
         if "stale" in set(frame.state):
-            axes.text(0, -0.32, "† measured with an earlier version of the code", transform=axes.transAxes, fontsize=9, color="#555555")
+            axes.text(
+                0,
+                -0.32,
+                "† measured with an earlier version of the code",
+                transform=axes.transAxes,
+                fontsize=9,
+                color="#555555",
+            )
         save(figure, path, mark)
 
 
 def _floors(axes, floors, gap: float) -> None:
     """What counting reaches, and the yardstick, as lines with their names, at least `gap` apart."""
     for label, floor in zip(floors.label, floors.test_bpc, strict=True):
-        axes.axhline(floor, color="#777777", lw=1.4 if label == "yardstick" else 1, ls=":" if label == "yardstick" else (0, (4, 3)))
-    ends = [(y, label + _dagger(state), "#555555") for y, label, state in zip(floors.test_bpc, floors.label, floors.state, strict=True)]
+        axes.axhline(
+            floor,
+            color="#777777",
+            lw=1.4 if label == "yardstick" else 1,
+            ls=":" if label == "yardstick" else (0, (4, 3)),
+        )
+    ends = [
+        (y, label + _dagger(state), "#555555")
+        for y, label, state in zip(floors.test_bpc, floors.label, floors.state, strict=True)
+    ]
     _label_ends(axes, axes.get_xlim()[1], ends, gap)

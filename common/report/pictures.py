@@ -1,4 +1,6 @@
-"""The pictures that scripts draw: which there are, whether the present code drew them, and whether they say what the results say."""
+"""The pictures that scripts draw: which there are, whether the present code drew them, and whether they say
+what the results say.
+"""
 
 import csv
 import hashlib
@@ -19,18 +21,26 @@ from common.training import checkpoint
 
 
 def drawing() -> list[str]:
-    """The scripts that draw pictures of their own: in a run (`picture`), of all their runs (`board`), or of what they `measure`."""
-    return [e for e in COURSE if any(getattr(course_plan(e), kind) for kind in ("picture", "overview", "measure"))]
+    """The scripts that draw pictures of their own: in a run (`picture`), of all their runs (`board`), or of
+    what they `measure`.
+    """
+    return [
+        e for e in COURSE if any(getattr(course_plan(e), kind) for kind in ("picture", "overview", "measure"))
+    ]
 
 
 def owner(stem: str) -> str | None:
-    """The script that draws the picture or table of this name in logs/plots; None for those made from the results."""
+    """The script that draws the picture or table of this name in logs/plots; None for those made from the
+    results.
+    """
     return next((e for e in drawing() if stem.startswith(f"{e.replace('/', '_')}_")), None)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures of a script come from: a folder of its course run, and what stands for the settings and code that drew them."""
+    """Where pictures of a script come from: a folder of its course run, and what stands for the settings and
+    code that drew them.
+    """
 
     kind: str
     """measure, overview or picture."""
@@ -39,7 +49,9 @@ class Source:
 
 
 def sources(experiment: str) -> list[Source]:
-    """What draws a script's pictures: what it measures, and either all its runs together or the first of them."""
+    """What draws a script's pictures: what it measures, and either all its runs together or the first of
+    them.
+    """
     from common.lessons.run_folder import measured_folder, run_folder
 
     reference, plan = refer(experiment), course_plan(experiment)
@@ -58,17 +70,23 @@ def sources(experiment: str) -> list[Source]:
 
 @cache
 def _overview_name(experiment: str) -> str:
-    """The name of the folder of a script's picture of all its runs; kept, as it asks every arm for its settings."""
+    """The name of the folder of a script's picture of all its runs; kept, as it asks every arm for its
+    settings.
+    """
     from common.lessons.run_folder import overview_name
 
     plan = course_plan(experiment)
-    return overview_name(plan, plan.defaults, family_of(plan.defaults.corpus), plan.course_arms, plan.header.seeds)
+    return overview_name(
+        plan, plan.defaults, family_of(plan.defaults.corpus), plan.course_arms, plan.header.seeds
+    )
 
 
 def is_drawn(experiment: str) -> bool:
-    """Whether the present code has drawn the script's pictures, in its run folder if not yet in logs/plots."""
+    """Whether the present code has drawn the script's pictures, in its run folder or in logs/plots."""
     folders = [source.folder for source in sources(experiment)]
-    return state(experiment) == "measured" or all(any(f.glob("*.csv")) and not _outdated(experiment, f) for f in folders)
+    return state(experiment) == "measured" or all(
+        any(f.glob("*.csv")) and not _outdated(experiment, f) for f in folders
+    )
 
 
 def _outdated(experiment: str, folder: Path) -> bool:
@@ -85,9 +103,13 @@ def paths(experiment: str, source: Source) -> list[tuple[Path, Path]]:
     """For the data file of each picture that a source has: (where the run wrote it, where it is tracked)."""
     target, name = plots.folder(), experiment.replace("/", "_")
     tracked = [
-        path for path in target.glob(f"{name}_*.csv") if len(sources(experiment)) == 1 or _of_runs(path) == (source.kind == "overview")
+        path
+        for path in target.glob(f"{name}_*.csv")
+        if len(sources(experiment)) == 1 or _of_runs(path) == (source.kind == "overview")
     ]
-    stems = {path.stem for path in source.folder.glob("*.csv")} | {path.stem.removeprefix(f"{name}_") for path in tracked}
+    stems = {path.stem for path in source.folder.glob("*.csv")} | {
+        path.stem.removeprefix(f"{name}_") for path in tracked
+    }
     return [(source.folder / f"{stem}.csv", target / f"{name}_{stem}.csv") for stem in sorted(stems)]
 
 
@@ -102,13 +124,20 @@ def _tracked(experiment: str, source: Source) -> list[Path]:
 
 
 def _tables(found: list[Path]) -> str:
-    """What stands for the tables beside the pictures that have no picture of their own to be marked; empty if there are none."""
-    tables = "".join(path.read_text(encoding="utf-8") for path in found if path.exists() and not path.with_suffix(".png").exists())
+    """What stands for the tables beside the pictures that have no picture of their own to be marked; empty if
+    there are none.
+    """
+    tables = "".join(
+        path.read_text(encoding="utf-8")
+        for path in found
+        if path.exists() and not path.with_suffix(".png").exists()
+    )
     return hashlib.sha256(tables.encode()).hexdigest()[:12] if tables else ""
 
 
 def state(experiment: str, measured: Measured | None = None) -> str:
-    """measured: the tracked pictures show what the present code computes; stale: what earlier code did; missing: there are none yet.
+    """measured: the tracked pictures show what the present code computes; stale: what earlier code did;
+    missing: there are none yet.
 
     Of a script that draws from two sources, the worse of the two. measured: the rows, if they are at hand.
     """
@@ -117,16 +146,24 @@ def state(experiment: str, measured: Measured | None = None) -> str:
 
 
 def _state(experiment: str, source: Source, measured: Measured | None) -> str:
-    """The state of the pictures from one source: of all runs, whether they show the rows that are good now; else by their marks."""
+    """The state of the pictures from one source: of all runs, whether they show the rows that are good now;
+    else by their marks.
+    """
     found = _tracked(experiment, source)
     pictures = [path.with_suffix(".png") for path in found if path.with_suffix(".png").exists()]
     if not pictures:
         return "missing"
     if source.kind == "overview":
         return "stale" if table_problems(measured or Measured(), experiment, found) else "measured"
-    marks = {plots.read_mark(path).split(" ", 1)[-1].removesuffix(_tables(found)).strip() for path in pictures}
+    marks = {
+        plots.read_mark(path).split(" ", 1)[-1].removesuffix(_tables(found)).strip() for path in pictures
+    }
     reference = refer(experiment)
-    good = {source.mark} if source.kind == "measure" else {f"{reference.config()} {code}" for code in _codes(reference)}
+    good = (
+        {source.mark}
+        if source.kind == "measure"
+        else {f"{reference.config()} {code}" for code in _codes(reference)}
+    )
     return "measured" if marks <= good else "stale"
 
 
@@ -146,7 +183,9 @@ def _take_over(experiment: str, source: Source) -> None:
             shutil.copyfile(drawn, tracked)
             picture = drawn.with_suffix(".png")
             if picture.exists():  # some tables have none
-                plots.copy_marked(picture, tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), mark)
+                plots.copy_marked(
+                    picture, tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), mark
+                )
 
 
 def problems(measured: Measured) -> list[str]:
@@ -165,36 +204,55 @@ def problems(measured: Measured) -> list[str]:
 
 
 def _mark_problem(path: Path, tables: str) -> list[str]:
-    """One line if a tracked picture was not drawn from the data file beside it, or from other tables than are there."""
+    """One line if a tracked picture was not drawn from the data file beside it, or from other tables than are
+    there.
+    """
     digest, _, source = plots.read_mark(path.with_suffix(".png")).partition(" ")
-    same = digest == plots.mark(path.read_text(encoding="utf-8")) and (not tables or source.endswith(f" {tables}"))
-    return [] if same else [f"{path.with_suffix('.png').name} was drawn from other data than {path.name} holds"]
+    same = digest == plots.mark(path.read_text(encoding="utf-8")) and (
+        not tables or source.endswith(f" {tables}")
+    )
+    return (
+        [] if same else [f"{path.with_suffix('.png').name} was drawn from other data than {path.name} holds"]
+    )
 
 
 def overview_problems(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
-    """Where a picture of all runs shows what no row ever said. One that shows what earlier code computed says so on the page."""
+    """Where a picture of all runs shows what no row ever said.
+
+    One that shows what earlier code computed says so on the page.
+    """
     known = measured.all[measured.all.experiment == experiment]
     return _unknown_cells(known, tables) + _unknown_scores(measured, experiment, tables)
 
 
 def table_problems(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
-    """One line for each table of a picture of all runs that says other than the good rows, or if together they lack a run.
+    """One line for each table of a picture of all runs that says other than the good rows, or if together
+    they lack a run.
 
-    A line of such a table has the run's arm and seed, and its columns with the names of the results hold the values of the run's row.
+    A line of such a table has the run's arm and seed, and its columns with the names of the results hold the
+    values of the run's row.
     """
     import pandas as pd
 
     lines = [measured.line(Reference(experiment, arm)) for arm in course_plan(experiment).course_arms]
     rows = pd.concat([line.rows for line in lines if line.state == "measured"] or [measured.all.iloc[:0]])
-    seen = {run for path in tables for run in pd.read_csv(path, dtype={"arm": str})[["arm", "seed"]].itertuples(index=False, name=None)}
+    seen = {
+        run
+        for path in tables
+        for run in pd.read_csv(path, dtype={"arm": str})[["arm", "seed"]].itertuples(index=False, name=None)
+    }
     lacking = [
-        f"the pictures of {experiment} lack {row.arm}, seed {row.seed}" for row in rows.itertuples() if (row.arm, row.seed) not in seen
+        f"the pictures of {experiment} lack {row.arm}, seed {row.seed}"
+        for row in rows.itertuples()
+        if (row.arm, row.seed) not in seen
     ]
     return _unknown_cells(rows, tables) + _unknown_scores(measured, experiment, tables) + lacking[:1]
 
 
 def _unknown_scores(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
-    """One line for each table with a score (columns `what` and `value`) that `logs/extra.csv` does not have for the script."""
+    """One line for each table with a score (columns `what` and `value`) that `logs/extra.csv` does not have
+    for the script.
+    """
     import pandas as pd
 
     own = measured.scores[measured.scores.experiment == experiment]
@@ -202,8 +260,15 @@ def _unknown_scores(measured: Measured, experiment: str, tables: list[Path]) -> 
     for path in tables:
         drawn = pd.read_csv(path, dtype={"arm": str})
         if {"what", "value"} <= set(drawn.columns):
-            wrong = [line for line in drawn[["arm", "seed", "what", "value"]].itertuples(index=False, name=None) if line not in known]
-            found += [f"{path.name}: {what} of {arm}, seed {seed} is not what the scores say" for arm, seed, what, _ in wrong[:1]]
+            wrong = [
+                line
+                for line in drawn[["arm", "seed", "what", "value"]].itertuples(index=False, name=None)
+                if line not in known
+            ]
+            found += [
+                f"{path.name}: {what} of {arm}, seed {seed} is not what the scores say"
+                for arm, seed, what, _ in wrong[:1]
+            ]
     return found
 
 
@@ -215,10 +280,15 @@ def _unknown_cells(rows, tables: list[Path]) -> list[str]:
     for path in tables:
         drawn = pd.read_csv(path, dtype={"arm": str})
         columns = [c for c in drawn.columns if c in COLUMNS and c not in ("arm", "seed")]
-        values = {(row.arm, row.seed, *(_plain(getattr(row, column)) for column in columns)) for row in rows.itertuples()}
+        values = {
+            (row.arm, row.seed, *(_plain(getattr(row, column)) for column in columns))
+            for row in rows.itertuples()
+        }
         for cell in drawn.itertuples():
             if (cell.arm, cell.seed, *(_plain(getattr(cell, column)) for column in columns)) not in values:
-                found.append(f"{path.name}: what it says of {cell.arm}, seed {cell.seed} is not what the results say")
+                found.append(
+                    f"{path.name}: what it says of {cell.arm}, seed {cell.seed} is not what the results say"
+                )
                 break
     return found
 
@@ -228,7 +298,7 @@ def _plain(value) -> object:
     return None if value != value else value
 
 
-# ---- the data of pictures, to be shown in tables and sentences --------------------------------------------------------
+# ---- the data of pictures, to be shown in tables and sentences -----------------------------------
 
 
 class NotDrawnError(Exception):
@@ -236,12 +306,17 @@ class NotDrawnError(Exception):
 
 
 def data_lines(name: str) -> list[dict[str, str]]:
-    """The lines of a data file in logs/plots. Raises NotDrawnError, or UserError where no script makes a file of that name."""
+    """The lines of a data file in logs/plots.
+
+    Raises NotDrawnError, or UserError where no script makes a file of that name.
+    """
     path = plots.folder() / f"{name}.csv"
     if not path.exists() and owner(name):
         raise NotDrawnError
     if not path.exists():
-        raise UserError(f"{name}.csv is not in {path.parent}, and no script of the course draws it; mend the name")
+        raise UserError(
+            f"{name}.csv is not in {path.parent}, and no script of the course draws it; mend the name"
+        )
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     if not lines:
@@ -250,7 +325,10 @@ def data_lines(name: str) -> list[dict[str, str]]:
 
 
 def cell(name: str, key: str, column: str) -> float:
-    """A number of a data file, from the line whose first cells are `key` (joined by `/`). Raises UserError if there is none."""
+    """A number of a data file, from the line whose first cells are `key` (joined by `/`).
+
+    Raises UserError if there is none.
+    """
     wanted = key.split("/")
     for line in data_lines(name):
         if list(line.values())[: len(wanted)] == wanted and column in line:

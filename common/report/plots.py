@@ -1,4 +1,7 @@
-"""Every picture of the course. Colours are those of Okabe and Ito, which colour-blind readers can tell apart."""
+"""Every picture of the course.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
 
 import csv
 import hashlib
@@ -17,8 +20,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 WIDTH = 8.0  # inches; at 110 dots per inch this is the width of a README page
 LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
 STYLE = {
-    "figure.dpi": 110, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
-    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True,
+    "figure.dpi": 110, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True, "grid.alpha": 0.25,
+    "axes.axisbelow": True,
     "legend.frameon": False, "figure.facecolor": "white", "savefig.facecolor": "white",
 }  # fmt: skip
 
@@ -28,11 +33,13 @@ def folder() -> Path:
     return logs_folder() / "plots"
 
 
-# ---- a picture carries the fingerprint of its data -------------------------------------------------------------------
+# ---- a picture carries the fingerprint of its data -----------------------------------------------
 
 
 def mark(data: str, source: str = "") -> str:
-    """What stands in a picture's header: a fingerprint of the data drawn, and of the code that made the data where that is known."""
+    """What stands in a picture's header: a fingerprint of the data drawn, and of the code that made the data
+    where that is known.
+    """
     return f"{hashlib.sha256(data.encode()).hexdigest()[:16]} {source}".strip()
 
 
@@ -63,14 +70,18 @@ def read_mark(picture: Path) -> str:
 
 
 def mark_problem(path: Path, data: str) -> list[str]:
-    """One line if the picture beside the data file `path` is missing or was drawn from other data, else none."""
+    """One line if the picture beside the data file `path` is missing or shows other data, else none."""
     picture = path.with_suffix(".png")
     if not picture.exists():
         return [f"{picture.name} is missing"]
-    return [] if read_mark(picture) == mark(data) else [f"{picture.name} was drawn from other data than the results give"]
+    return (
+        []
+        if read_mark(picture) == mark(data)
+        else [f"{picture.name} was drawn from other data than the results give"]
+    )
 
 
-# ---- learning curves -------------------------------------------------------------------------------------------------
+# ---- learning curves -----------------------------------------------------------------------------
 
 
 def run_curves(experiment: str, runs: list[tuple[str, int, list]], path: Path) -> None:
@@ -80,26 +91,44 @@ def run_curves(experiment: str, runs: list[tuple[str, int, list]], path: Path) -
         arms = list(dict.fromkeys(arm for arm, _, _ in runs))
         for arm, seed, curve in runs:
             label = f"seed {seed}" if len(arms) == 1 else f"{arm}, seed {seed}"
-            axes.plot([p[0] for p in curve], [p[3] for p in curve], "o-", ms=3, color=COLOURS[arms.index(arm) % 8], alpha=0.8, label=label)
-        axes.set(title=f"{experiment}: how fast does it learn?", xlabel="steps", ylabel="validation, bits per character")
+            axes.plot(
+                [p[0] for p in curve],
+                [p[3] for p in curve],
+                "o-",
+                ms=3,
+                color=COLOURS[arms.index(arm) % 8],
+                alpha=0.8,
+                label=label,
+            )
+        axes.set(
+            title=f"{experiment}: how fast does it learn?",
+            xlabel="steps",
+            ylabel="validation, bits per character",
+        )
         axes.legend()
         save(figure, path)
 
 
-# ---- layers ----------------------------------------------------------------------------------------------------------
+# ---- layers --------------------------------------------------------------------------------------
 
 
 def layers(probes: list, title: str, path: Path) -> Path:
-    """Draw what was probed in each layer while training, one panel per quantity, on a log axis; write it beside the picture as CSV.
+    """Draw what was probed in each layer while training, one panel per quantity, on a log axis; write it
+    beside the picture as CSV.
 
     probes: [step, {quantity: [value of layer 1, 2, ...]}] in order. Returns the picture's path.
     """
     path = path.with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
-        f"{step},{name},{i},{value!r}" for step, found in probes for name, values in found.items() for i, value in enumerate(values, 1)
+        f"{step},{name},{i},{value!r}"
+        for step, found in probes
+        for name, values in found.items()
+        for i, value in enumerate(values, 1)
     ]
-    path.with_suffix(".csv").write_text("\n".join(["step,quantity,layer,value", *lines]) + "\n", encoding="utf-8", newline="\n")
+    path.with_suffix(".csv").write_text(
+        "\n".join(["step,quantity,layer,value", *lines]) + "\n", encoding="utf-8", newline="\n"
+    )
     names, count = list(probes[0][1]), len(next(iter(probes[0][1].values())))
     with plt.rc_context(STYLE):
         figure, row = plt.subplots(1, len(names), figsize=(WIDTH, 3.6), squeeze=False)
@@ -108,7 +137,9 @@ def layers(probes: list, title: str, path: Path) -> Path:
             for layer in range(count):
                 values = [found[name][layer] for _, found in probes]
                 colour = shades(0.15 + 0.8 * layer / max(1, count - 1))
-                axes.plot([step for step, _ in probes], values, "o-", ms=3, color=colour, label=f"block {layer + 1}")
+                axes.plot(
+                    [step for step, _ in probes], values, "o-", ms=3, color=colour, label=f"block {layer + 1}"
+                )
             axes.set(yscale="log", xlabel="steps", ylabel=name)
         row[0][0].legend(fontsize=8)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
@@ -117,17 +148,22 @@ def layers(probes: list, title: str, path: Path) -> Path:
     return path
 
 
-# ---- attention -------------------------------------------------------------------------------------------------------
+# ---- attention -----------------------------------------------------------------------------------
 
 
 def shown(symbol: str) -> str:
-    """A token as a label: spaces and line breaks that can be seen, nothing that the library would read as mathematics."""
+    """A token as a label: spaces and line breaks that can be seen, nothing that the library would read as
+    mathematics.
+    """
     marks = {" ": "␣", "\n": "↵", "\t": "⇥", "$": r"\$"}
     return "".join(marks.get(c, c if c.isprintable() else "·") for c in symbol)
 
 
 def attention(weights, symbols: list[str], path: Path) -> Path:
-    """Draw attention weights (T, T) over T tokens, and write them beside the picture as CSV. Returns the picture's path."""
+    """Draw attention weights (T, T) over T tokens, and write them beside the picture as CSV.
+
+    Returns the picture's path.
+    """
     weights = weights.detach().cpu().tolist()
     data = io.StringIO()
     writer = csv.writer(data, lineterminator="\n")
@@ -143,33 +179,53 @@ def attention(weights, symbols: list[str], path: Path) -> Path:
         axes.set_facecolor("#e8e8e8")
         past = [[w if s <= t else float("nan") for s, w in enumerate(row)] for t, row in enumerate(weights)]
         image = axes.imshow(past, cmap="cividis", vmin=0)
-        axes.text(0.98, 0.97, "the future:\nweight exactly 0", transform=axes.transAxes, ha="right", va="top", color="#555555")
+        axes.text(
+            0.98,
+            0.97,
+            "the future:\nweight exactly 0",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            color="#555555",
+        )
         long = max(map(len, labels)) > 2
         axes.set_xticks(range(len(labels)), labels, rotation=90 if long else 0)
         axes.set_yticks(range(len(labels)), labels)
         axes.tick_params(length=0, labelsize=9)
-        axes.set(title="Where does each character look?", xlabel="what is looked at", ylabel="who looks (each row sums to 1)")
+        axes.set(
+            title="Where does each character look?",
+            xlabel="what is looked at",
+            ylabel="who looks (each row sums to 1)",
+        )
         figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02, label="attention weight")
         save(figure, path)
     return path
 
 
 def attention_grid(layers: list, symbols: list[str], title: str, path: Path) -> Path:
-    """Draw the weights of every head, (H, T, T) per layer, one row of panels for each layer; the future stays grey. Returns the path."""
+    """Draw the weights of every head, (H, T, T) per layer, one row of panels for each layer; the future stays
+    grey. Returns the path.
+    """
     heads, length = max(len(weights) for weights in layers), len(symbols)
     with plt.rc_context(STYLE | {"axes.grid": False, "font.family": "DejaVu Sans"}):
         side = max(1.7, min(3.2, 0.11 * length))
-        figure, grid = plt.subplots(len(layers), heads, figsize=(side * heads + 0.6, side * len(layers) + 0.6), squeeze=False)
+        figure, grid = plt.subplots(
+            len(layers), heads, figsize=(side * heads + 0.6, side * len(layers) + 0.6), squeeze=False
+        )
         for row, (weights, axes_row) in enumerate(zip(layers, grid, strict=True)):
             for head, axes in enumerate(axes_row):
                 if head >= len(weights):
                     axes.axis("off")
                     continue
                 axes.set_facecolor("#e8e8e8")
-                past = weights[head].masked_fill(weights[head].new_ones(length, length).triu(1).bool(), float("nan"))
+                past = weights[head].masked_fill(
+                    weights[head].new_ones(length, length).triu(1).bool(), float("nan")
+                )
                 image = axes.imshow(past, cmap="cividis", vmin=0, vmax=1)
                 labels = [shown(symbol) for symbol in symbols] if length <= 40 else []
-                axes.set_xticks(range(len(labels)), labels, fontsize=5, rotation=90 if max(map(len, symbols)) > 2 else 0)
+                axes.set_xticks(
+                    range(len(labels)), labels, fontsize=5, rotation=90 if max(map(len, symbols)) > 2 else 0
+                )
                 axes.set_yticks(range(len(labels)), labels, fontsize=5)
                 axes.tick_params(length=0, pad=1)
                 axes.set_title(f"layer {row + 1}, head {head + 1}", fontsize=8, fontweight="normal")

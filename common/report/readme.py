@@ -1,11 +1,12 @@
 """The generated parts of README.md: tables, figures in sentences, and the pictures.
 
-A block between `<!-- table: A; B vs C -->` and `<!-- end -->` is the table of these references (an experiment, a stage, or an
-experiment with flags; each compared with its predecessor, or with the one after `vs`), one between `<!-- scores: A; B | NAME; NAME -->`
-and `<!-- end -->` has scores of these references that are no column of the results, one between `<!-- data: NAME -->` and
-`<!-- end -->` shows what is in the file `logs/plots/NAME.csv`, and `<!-- picture: NAME | what it shows -->` has the picture
-`logs/plots/NAME.png`. A figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`.
-What is not measured yet says so, and what earlier code measured has a dagger.
+A block between `<!-- table: A; B vs C -->` and `<!-- end -->` is the table of these references (an
+experiment, a stage, or an experiment with flags; each compared with its predecessor, or with the one after
+`vs`), one between `<!-- scores: A; B | NAME; NAME -->` and `<!-- end -->` has scores of these references that
+are no column of the results, one between `<!-- data: NAME -->` and `<!-- end -->` shows what is in the file
+`logs/plots/NAME.csv`, and `<!-- picture: NAME | what it shows -->` has the picture `logs/plots/NAME.png`. A
+figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`. What is not measured
+yet says so, and what earlier code measured has a dagger.
 """
 
 import difflib
@@ -21,7 +22,7 @@ from common.report.tables import number, score_table, spread, table
 from common.results.statistics import interval, paired
 from common.results.table import TIMES, timed
 
-# ---- data files ------------------------------------------------------------------------------------------------------
+# ---- data files ----------------------------------------------------------------------------------
 
 
 def data_table(measured: Measured, name: str) -> str:
@@ -50,14 +51,16 @@ def _cell(value: str) -> str:
 
 
 def picture(measured: Measured, name: str, shows: str) -> str:
-    """A picture of logs/plots with what a reader who cannot see it should know; a line in its place where it is not drawn yet."""
+    """A picture of logs/plots with what a reader who cannot see it should know; a line in its place where it
+    is not drawn yet.
+    """
     if not (plots.folder() / f"{name}.png").exists():
         return f"_{shows}: not measured yet_\n"
     old = f"\n{FOOTNOTE}\n" if data_mark(measured, name) else ""
     return f"![{shows}](logs/plots/{name}.png)\n{old}"
 
 
-# ---- figures in sentences --------------------------------------------------------------------------------------------
+# ---- figures in sentences ------------------------------------------------------------------------
 
 FIGURES = {
     "value": "A, column, format", "spread": "A, column, format", "difference": "A, B, column, format",
@@ -73,7 +76,9 @@ def figure(measured: Measured, expression: str) -> str:
     kind, parts = (match[1], [part.strip() for part in match[2].split(",")]) if match else ("", [])
     arguments = [name for name in FIGURES.get(kind, "").split(", ") if name]
     parts = parts if arguments else []
-    if kind not in FIGURES or not len([a for a in arguments if a != "format"]) <= len(parts) <= len(arguments):
+    if kind not in FIGURES or not len([a for a in arguments if a != "format"]) <= len(parts) <= len(
+        arguments
+    ):
         known = ", ".join(f"{name}({arguments})" for name, arguments in FIGURES.items())
         raise UserError(f"figure {expression!r} is none of {known}")
     if kind == "coverage":
@@ -148,16 +153,18 @@ def _paired_figure(kind: str, line: Line, base: Line, column: str = "test_bpc", 
 
 
 def _rows_for(line: Line, column: str):
-    """The rows that a column may be read from: its times are those of runs that had the machine to themselves."""
+    """The rows that a column may be read from: its times are those of runs that had the machine to
+    themselves.
+    """
     return timed(line.rows) if column in TIMES else line.rows
 
 
-# ---- the whole text --------------------------------------------------------------------------------------------------
+# ---- the whole text ------------------------------------------------------------------------------
 
 
 @dataclass
 class Rendered:
-    """The text with every generated part made anew, and what could not be made: there the text is as it was."""
+    """The text with every generated part made anew, and what could not be: there it is as it was."""
 
     text: str
     problems: list[str] = field(default_factory=list)
@@ -170,15 +177,24 @@ def render(text: str, measured: Measured) -> Rendered:
     def remade(make, match: re.Match) -> str:
         try:
             return f"{match[1]}{make(*match.groups()[1:-1])}{match[match.lastindex]}"
-        except (UserError, ValueError, TypeError, ZeroDivisionError) as error:  # a format that fits no number, say
+        except (
+            UserError,
+            ValueError,
+            TypeError,
+            ZeroDivisionError,
+        ) as error:  # a format that fits no number, say
             problems.append(f"{match[1].strip()}: {error}")
             return match[0]
 
     makers = {
         r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)": lambda what: table(measured, what),
-        r"(<!-- scores: (.*?) \| (.*?) -->\n).*?(<!-- end -->)": lambda what, names: score_table(measured, what, names),
+        r"(<!-- scores: (.*?) \| (.*?) -->\n).*?(<!-- end -->)": lambda what, names: score_table(
+            measured, what, names
+        ),
         r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": lambda name: data_table(measured, name),
-        r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(measured, name, shows),
+        r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(
+            measured, name, shows
+        ),
         r"(<!--=(.*?)-->).*?(<!--/-->)": lambda expression: figure(measured, expression),
     }
     text, torn = off_line_starts(text)
@@ -192,13 +208,17 @@ def render(text: str, measured: Measured) -> Rendered:
 def off_line_starts(text: str) -> tuple[str, list[str]]:
     """The text with no figure at the beginning of a line, and a problem for each that cannot be moved.
 
-    A line that begins with a comment is a block of HTML in Markdown (CommonMark 0.31, section 4.6, kind 2): it would end the
-    paragraph, and what follows in the line would be shown as it is written. So the figure moves up, to the end of the line before.
+    A line that begins with a comment is a block of HTML in Markdown (CommonMark 0.31, section 4.6, kind 2):
+    it would end the paragraph, and what follows in the line would be shown as it is written. So the figure
+    moves up, to the end of the line before.
     """
     text = re.sub(r"(?<=[^\s>])[ \t]*\n[ \t]*(?=<!--=)", " ", text)
     text = re.sub(r"(?<=<!--/-->)[ \t]*\n[ \t]*(?=<!--=)", " ", text)
     torn = re.finditer(r"^[ \t]*(?:[-*+>]|\d+[.)])?[ \t]*<!--=.*", text, re.MULTILINE)
-    return text, [f"a paragraph begins with a figure, which tears it apart: {match[0][:60]!r}; begin it with a word" for match in torn]
+    return text, [
+        f"a paragraph begins with a figure, which tears it apart: {match[0][:60]!r}; begin it with a word"
+        for match in torn
+    ]
 
 
 def differences(old: str, new: str) -> list[str]:
@@ -210,7 +230,9 @@ def differences(old: str, new: str) -> list[str]:
             found += [f"line {a1 + 1 + i}: {_first_difference(a[a1 + i], b[b1 + i])}" for i in range(a2 - a1)]
         elif kind != "equal":
             shown = [repr(lines[0][:50]) if lines else "nothing" for lines in (a[a1:a2], b[b1:b2])]
-            found.append(f"line {a1 + 1}: {a2 - a1} lines, {shown[0]}; the results give {b2 - b1}, {shown[1]}")
+            found.append(
+                f"line {a1 + 1}: {a2 - a1} lines, {shown[0]}; the results give {b2 - b1}, {shown[1]}"
+            )
     return found
 
 

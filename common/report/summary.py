@@ -1,4 +1,4 @@
-"""What a run tells at its end: its result beside its predecessor and the baselines, and its learning curves."""
+"""What a run tells at its end: its result beside predecessor and baselines, and its curves."""
 
 import dataclasses
 import math
@@ -19,7 +19,8 @@ COLUMNS = f"{'':<36}{'test bpc':>10}{'accuracy':>10}{'test loss':>11}{'seconds':
 
 @dataclass(frozen=True)
 class Result:
-    """One finished run: its row, the points of its learning curve, and what was probed at each: (step, {name: [value per layer]}).
+    """One finished run: its row, the points of its learning curve, and what was probed at each: (step, {name:
+    [value per layer]}).
 
     scores: what the script's own `scores` found, by name.
     """
@@ -36,29 +37,46 @@ class Result:
 
 
 def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
-    """The rows of this run (mean over seeds), the predecessor, and the baselines, as far as they were measured on the same corpus."""
+    """The rows of this run (mean over seeds), the predecessor, and the baselines, as far as they were
+    measured on the same corpus.
+    """
     lines = ["", COLUMNS]
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own = [row for row in rows if row["arm"] == arm]
         name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
         lines.append(_line(name, [row for row in own if not row["diverged"]], len(own)))
     if len({row["tokenizer"] for row in rows}) > 1:
-        lines.append("(accuracy and loss are per token: across tokenizers only bits per character can be compared)")
-    if plan.header.previous and not s.init_from and not plan.overview:  # what starts from other weights has no predecessor
+        lines.append(
+            "(accuracy and loss are per token: across tokenizers only bits per character can be compared)"
+        )
+    if (
+        plan.header.previous and not s.init_from and not plan.overview
+    ):  # what starts from other weights has no predecessor
         lines.append(_previous(plan, rows[0]["arm"], s, family))
-    known = {label: _measured(refer(r).experiment, refer(r).arm, refer(r).settings(), family) for label, r in lessons.BASELINES.items()}
-    floors = [f"{label} {sum(r['test_bpc'] for r in found) / len(found):.3f}" for label, found in known.items() if found]
+    known = {
+        label: _measured(refer(r).experiment, refer(r).arm, refer(r).settings(), family)
+        for label, r in lessons.BASELINES.items()
+    }
+    floors = [
+        f"{label} {sum(r['test_bpc'] for r in found) / len(found):.3f}"
+        for label, found in known.items()
+        if found
+    ]
     if floors:
         lines.append(f"beside it, bits per character: {' · '.join(floors)}")
     return "\n".join(lines)
 
 
 def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]:
-    """Rows of an experiment with these settings on this corpus; none if it was never run so, or the results cannot be read."""
+    """Rows of an experiment with these settings on this corpus; none if it was never run so, or the results
+    cannot be read.
+    """
     plan = course_plan(experiment)
     try:
         config = plan.config(arm, s, family)
-        found = results.matching(experiment, arm, config, receipts.codes(experiment, arm, config, plan.code(arm)))
+        found = results.matching(
+            experiment, arm, config, receipts.codes(experiment, arm, config, plan.code(arm))
+        )
     except UserError:
         return []
     return found[found.diverged == False].to_dict("records")  # noqa: E712 (a column)
@@ -71,8 +89,14 @@ def _previous(plan: Plan, arm: str, s: Settings, family: str) -> str:
         return f"{before.experiment:<36}  is measured on another kind of text"
     arm = plan.header.previous_arm or (arm if arm in before.arms else next(iter(before.arms)))
     known = {f.name for f in dataclasses.fields(before.defaults)} - before.ignores(arm, before.defaults)
-    changed = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if getattr(s, f.name) != getattr(plan.defaults, f.name)}
-    same = dataclasses.replace(before.defaults, **{name: value for name, value in changed.items() if name in known})
+    changed = {
+        f.name: getattr(s, f.name)
+        for f in dataclasses.fields(s)
+        if getattr(s, f.name) != getattr(plan.defaults, f.name)
+    }
+    same = dataclasses.replace(
+        before.defaults, **{name: value for name, value in changed.items() if name in known}
+    )
     found = _measured(before.experiment, arm, same, family)
     name = before.experiment if arm == "default" else f"{before.experiment}:{arm}"
     command = f"python {before.experiment}.py {flags(before.defaults, same)}".strip()
@@ -82,23 +106,33 @@ def _previous(plan: Plan, arm: str, s: Settings, family: str) -> str:
 def _line(name: str, rows: list[dict], runs: int) -> str:
     if not rows:
         return f"{name:<36}{'diverged':>10}"
-    mean = {column: sum(row[column] for row in rows) / len(rows) for column in ("test_bpc", "test_accuracy", "test_loss", "train_seconds")}
+    mean = {
+        column: sum(row[column] for row in rows) / len(rows)
+        for column in ("test_bpc", "test_accuracy", "test_loss", "train_seconds")
+    }
     note = f"   mean of {runs} seeds" if runs > 1 else ""
     note += f", {runs - len(rows)} diverged" if runs > len(rows) else ""
     wide = ".4f" if mean["test_loss"] < 100 else ".3g"
-    figures = f"{mean['test_bpc']:>10{wide}}{100 * mean['test_accuracy']:>8.2f} %{mean['test_loss']:>11{wide}}{mean['train_seconds']:>9.1f}"
+    figures = f"{mean['test_bpc']:>10{wide}}{100 * mean['test_accuracy']:>8.2f} %"
+    figures += f"{mean['test_loss']:>11{wide}}{mean['train_seconds']:>9.1f}"
     uniform = math.log(rows[0]["vocab_size"])
     trained = [row["train_loss"] for row in rows if row.get("train_loss") is not None]
     if mean["test_loss"] > uniform and trained and sum(trained) / len(trained) < 0.9 * uniform:
-        note += f"   worse than a uniform guess: it learned its training text by heart ({sum(trained) / len(trained):.2f} nats there)"
+        there = f"{sum(trained) / len(trained):.2f} nats there"
+        note += f"   worse than a uniform guess: it learned its training text by heart ({there})"
     elif mean["test_loss"] > uniform:
         note += "   worse than a uniform guess" + (": it did not learn" if trained else "")
     return f"{name:<36}{figures}{note}"
 
 
 def curve_of(state: dict) -> list[tuple[int, float, float, float]]:
-    """Points of a run's learning curve: step, training loss (nan at step 0), validation loss, validation bits per character."""
-    return [(step, math.nan if train is None else train, loss, bpc) for step, train, loss, bpc in state.get("curve", [])]
+    """Points of a run's learning curve: step, training loss (nan at step 0), validation loss, validation bits
+    per character.
+    """
+    return [
+        (step, math.nan if train is None else train, loss, bpc)
+        for step, train, loss, bpc in state.get("curve", [])
+    ]
 
 
 def read_curve(folder: Path) -> list[tuple[int, float, float, float]]:
@@ -108,12 +142,20 @@ def read_curve(folder: Path) -> list[tuple[int, float, float, float]]:
 
 
 def curves(plan: Plan, runs: list[Result]) -> list[Path]:
-    """Draw the learning curves of these runs beside one another, if they have any. Returns what was written."""
+    """Draw the learning curves of these runs beside one another, if they have any.
+
+    Returns what was written.
+    """
     found = [(r.row["arm"], r.row["seed"], r.curve) for r in runs if r.curve]
     if not found:
         return []
     from common.report import plots
 
-    path = lessons.logs_folder() / "runs" / plan.experiment / f"curves-{runs[0].row['config_hash']}-{runs[0].row['code_hash']}.png"
+    path = (
+        lessons.logs_folder()
+        / "runs"
+        / plan.experiment
+        / f"curves-{runs[0].row['config_hash']}-{runs[0].row['code_hash']}.png"
+    )
     plots.run_curves(plan.experiment, found, path)
     return [path]

@@ -23,7 +23,9 @@ def spread(found: Interval, form: str = ".3f", sign: bool = False) -> str:
 
 
 def predecessor(reference: Reference) -> Reference | None:
-    """What a line of the course is compared with: the same arm and flags of the script before, as far as it has them."""
+    """What a line of the course is compared with: the same arm and flags of the script before, as far as it
+    has them.
+    """
     own = course_plan(reference.experiment).header
     if own.previous is None:
         return None
@@ -34,11 +36,13 @@ def predecessor(reference: Reference) -> Reference | None:
     return Reference(own.previous, arm, reference.flags)
 
 
-# ---- tables ----------------------------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 
 def table_row(measured: Measured, reference: Reference, other: Reference | None = None) -> str:
-    """A line of a table; `other`: what it is compared with instead of its predecessor, with itself: not at all."""
+    """A line of a table; `other`: what it is compared with instead of its predecessor, with itself: not at
+    all.
+    """
     line = measured.line(reference)
     name = _link(reference) + line.mark
     if line.state == "missing":
@@ -47,12 +51,15 @@ def table_row(measured: Measured, reference: Reference, other: Reference | None 
     if len(well) < 2:
         return f"| {name} | diverged in {len(line.rows) - len(well)} of {len(line.rows)} seeds | | | |\n"
     against = other or predecessor(reference)
-    compared = _compared(measured, reference, well, against) if against not in (None, reference) else ["", "", ""]
+    compared = (
+        _compared(measured, reference, well, against) if against not in (None, reference) else ["", "", ""]
+    )
     return f"| {' | '.join([name, spread(interval(well.test_bpc)), *compared])} |\n"
 
 
 def score_table(measured: Measured, what: str, scores: str) -> str:
-    """A Markdown table of scores that are no column of the results: a row for each line of `what`, a column for each score.
+    """A Markdown table of scores that are no column of the results: a row for each line of `what`, a column
+    for each score.
 
     An empty cell: the line has no such score, though it has others.
     """
@@ -72,7 +79,10 @@ def score_table(measured: Measured, what: str, scores: str) -> str:
 def _score_cell(line: Line) -> str:
     """Mean and interval of a score, with three decimals below ten and none above a hundred."""
     found = interval(line.rows.value)
-    return spread(found, ".3f" if abs(found.mean) < 10 else ".1f" if abs(found.mean) < 100 else ",.0f") + line.mark
+    return (
+        spread(found, ".3f" if abs(found.mean) < 10 else ".1f" if abs(found.mean) < 100 else ",.0f")
+        + line.mark
+    )
 
 
 def _link(reference: Reference) -> str:
@@ -103,25 +113,38 @@ def costs_row(measured: Measured, reference: Reference, per_token: bool) -> str:
     alone = timed(line.rows)  # no seconds where other runs of the course ran beside each seed
     cells = [f"{line.rows.params.iloc[0]:,}", f"{alone.train_seconds.mean():.1f}" if len(alone) else ""]
     if per_token:
-        cells += [number(well.test_loss.mean()), f"{100 * well.test_accuracy.mean():.1f}\u00a0%"] if len(well) else ["", ""]
+        cells += (
+            [number(well.test_loss.mean()), f"{100 * well.test_accuracy.mean():.1f}\u00a0%"]
+            if len(well)
+            else ["", ""]
+        )
     return f"| {' | '.join([_link(reference) + line.mark, *cells])} |\n"
 
 
 def table(measured: Measured, what: str) -> str:
-    """A Markdown table of references separated by `;`; a stage stands for all its lines without flags. Below it, folded, the costs.
+    """A Markdown table of references separated by `;`; a stage stands for all its lines without flags. Below
+    it, folded, the costs.
 
-    A script that draws one picture of all its arms is left out of its stage's table. Where the lines have different tokenizers,
-    loss and accuracy per token, which cannot be compared then, are left out.
+    A script that draws one picture of all its arms is left out of its stage's table. Where the lines have
+    different tokenizers, loss and accuracy per token, which cannot be compared then, are left out.
     """
     lines: list[tuple[Reference, Reference | None]] = []
     for part in filter(None, (p.strip() for p in what.split(";"))):
-        whole = [r for r in course_references(part) if not r.flags and (r.experiment == part or r.experiment.startswith(part + "/"))]
-        whole = [r for r in whole if r.experiment == part or not course_plan(r.experiment).overview]  # those have a picture instead
+        whole = [
+            r
+            for r in course_references(part)
+            if not r.flags and (r.experiment == part or r.experiment.startswith(part + "/"))
+        ]
+        whole = [
+            r for r in whole if r.experiment == part or not course_plan(r.experiment).overview
+        ]  # those have a picture instead
         own, _, other = part.partition(" vs ")
         lines += [(r, refer(other) if other else None) for r in whole or [refer(own)]]
     per_token = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) <= 1
     shown = HEADER + "".join(table_row(measured, reference, other) for reference, other in lines)
     shown += f"\n{FOOTNOTE}\n" if DAGGER in shown else ""
-    costs = (PER_TOKEN if per_token else COSTS) + "".join(costs_row(measured, reference, per_token) for reference, _ in lines)
+    costs = (PER_TOKEN if per_token else COSTS) + "".join(
+        costs_row(measured, reference, per_token) for reference, _ in lines
+    )
     summary = f"parameters, seconds{', loss and accuracy' if per_token else ''}"
     return f"{shown}\n<details><summary>{summary}</summary>\n\n{costs}\n</details>\n"

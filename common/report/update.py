@@ -3,7 +3,7 @@
 From the command line:
 
     python -m common.report           rewrite README.md and logs/plots/
-    python -m common.report --check   change nothing; exit 1 and name the place if either does not follow from the results
+    python -m common.report --check   change nothing; exit 1 and name what does not follow from the results
 """
 
 import csv
@@ -22,12 +22,25 @@ from common.report.readme import differences, render
 from common.report.summary import read_curve
 from common.results.statistics import interval
 
-CURVE_COLUMNS = ["experiment", "arm", "seed", "config_hash", "code_hash", "step", "train_loss", "val_loss", "val_bpc", "state"]
+CURVE_COLUMNS = [
+    "experiment",
+    "arm",
+    "seed",
+    "config_hash",
+    "code_hash",
+    "step",
+    "train_loss",
+    "val_loss",
+    "val_bpc",
+    "state",
+]
 TEXT = "tinyshakespeare"  # the corpus of the staircase
 
 
 def staircase_data(measured: Measured) -> str:
-    """label, kind (stage or floor), mean and half-width of test bits per character on the course's corpus, and the line's state."""
+    """label, kind (stage or floor), mean and half-width of test bits per character on the course's corpus,
+    and the line's state.
+    """
     lines = [["label", "kind", "test_bpc", "half", "state"]]
     for label, name in lessons.BASELINES.items():
         line = measured.line(refer(name))
@@ -40,7 +53,9 @@ def staircase_data(measured: Measured) -> str:
 
 
 def _stair(reference: Reference, line: Line) -> list[list[str]]:
-    """The line of the staircase's data for a line of the course; none where it has another text, or a run that diverged."""
+    """The line of the staircase's data for a line of the course; none where it has another text, or a run
+    that diverged.
+    """
     if line.state == "missing":
         return [[str(reference), "stage", "", "", "missing"]] if reference.settings().corpus == TEXT else []
     if set(line.rows.corpus) != {TEXT} or line.rows.diverged.any():
@@ -50,7 +65,9 @@ def _stair(reference: Reference, line: Line) -> list[list[str]]:
 
 
 def _is_a_stair(reference: Reference) -> bool:
-    """Whether a line of the course stands in the staircase: not the many arms of a picture, unless the header names them."""
+    """Whether a line of the course stands in the staircase: not the many arms of a picture, unless the header
+    names them.
+    """
     plan = course_plan(reference.experiment)
     return reference.arm in plan.header.stairs if "Stairs" in plan.header.fields else not plan.overview
 
@@ -61,7 +78,7 @@ def _as_csv(lines: list[list]) -> str:
     return text.getvalue()
 
 
-# ---- learning curves -------------------------------------------------------------------------------------------------
+# ---- learning curves -----------------------------------------------------------------------------
 
 
 class CurveError(UserError):
@@ -69,15 +86,24 @@ class CurveError(UserError):
 
 
 def curve_points(reference: Reference, row, tracked) -> list[list]:
-    """The learning curve of a row: from its run folder, or from the tracked file of an earlier report. Raises CurveError."""
+    """The learning curve of a row: from its run folder, or from the tracked file of an earlier report.
+
+    Raises CurveError.
+    """
     from common.lessons.run_folder import run_folder
 
-    curve = read_curve(run_folder(reference.experiment, reference.arm, row.seed, row.config_hash, row.code_hash))
+    curve = read_curve(
+        run_folder(reference.experiment, reference.arm, row.seed, row.config_hash, row.code_hash)
+    )
     if curve and curve[-1][2] == row.val_loss:
         return [list(point) for point in curve]
     if tracked is not None:
-        same = tracked[(tracked.experiment == row.experiment) & (tracked.arm == row.arm) & (tracked.seed == row.seed)]
-        same = same[(same.config_hash == row.config_hash) & (same.code_hash == row.code_hash)].sort_values("step")
+        same = tracked[
+            (tracked.experiment == row.experiment) & (tracked.arm == row.arm) & (tracked.seed == row.seed)
+        ]
+        same = same[(same.config_hash == row.config_hash) & (same.code_hash == row.code_hash)].sort_values(
+            "step"
+        )
         if len(same) and same.val_loss.iloc[-1] == row.val_loss:
             return same[["step", "train_loss", "val_loss", "val_bpc"]].values.tolist()
     raise CurveError(
@@ -87,12 +113,20 @@ def curve_points(reference: Reference, row, tracked) -> list[list]:
 
 
 def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None, list[str]]:
-    """Learning curves of a stage's scripts without flags as CSV, None where there is none to draw; and which curves are lost."""
+    """Learning curves of a stage's scripts without flags as CSV, None where there is none to draw; and which
+    curves are lost.
+    """
     import pandas as pd
 
-    tracked = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True) if path.exists() else None
+    tracked = (
+        pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True)
+        if path.exists()
+        else None
+    )
     lines, problems = [], []
-    for reference in (r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).overview):
+    for reference in (
+        r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).overview
+    ):
         line = measured.line(reference)
         if line.state == "missing" and course_plan(reference.experiment).trains(reference.arm):
             lines.append([reference.experiment, reference.arm, *[""] * 7, "missing"])
@@ -106,16 +140,27 @@ def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None,
                 continue
             known = [row.experiment, row.arm, row.seed, row.config_hash, row.code_hash]
             for step, train, loss, bpc in points:
-                lines.append([*known, int(step), "" if math.isnan(train) else repr(train), repr(loss), repr(bpc), line.state])
+                lines.append(
+                    [
+                        *known,
+                        int(step),
+                        "" if math.isnan(train) else repr(train),
+                        repr(loss),
+                        repr(bpc),
+                        line.state,
+                    ]
+                )
     drawn = any(line[-1] != "missing" for line in lines)
     return _as_csv([CURVE_COLUMNS, *lines]) if drawn else None, problems
 
 
-# ---- the whole -------------------------------------------------------------------------------------------------------
+# ---- the whole -----------------------------------------------------------------------------------
 
 
 def plot_data(measured: Measured) -> tuple[dict[Path, str | None], list[str]]:
-    """The data file of every plot that is made from results and what it should contain, None if it should not be there; and problems."""
+    """The data file of every plot that is made from results and what it should contain, None if it should not
+    be there; and problems.
+    """
     target = plots.folder()
     found: dict[Path, str | None] = {target / "staircase.csv": staircase_data(measured)}
     problems = []
@@ -141,11 +186,15 @@ def draw(path: Path, data: str) -> None:
 
 
 def plot_problems(path: Path, data: str | None) -> list[str]:
-    """Every line in which a plot's data file differs from what it should contain, and whether the picture shows that."""
+    """Every line in which a plot's data file differs from what it should contain, and whether the picture
+    shows that.
+    """
     if data is None:
         return [f"{path.name} is there, and the results have nothing to draw in it"] if path.exists() else []
     old = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [f"{path.name}: {difference}" for difference in differences(old, data)[:3]] + plots.mark_problem(path, data)
+    return [f"{path.name}: {difference}" for difference in differences(old, data)[:3]] + plots.mark_problem(
+        path, data
+    )
 
 
 def check(readme: Path) -> list[str]:
@@ -189,6 +238,10 @@ def main() -> None:
     if sys.argv[1:] and problems:
         print("python -m common.report rewrites what follows from the results")
     else:
-        print("README and plots follow from the results" if sys.argv[1:] else f"written: {readme.name} and {plots.folder()}")
+        print(
+            "README and plots follow from the results"
+            if sys.argv[1:]
+            else f"written: {readme.name} and {plots.folder()}"
+        )
     if problems:
         raise SystemExit(1)

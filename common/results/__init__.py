@@ -21,6 +21,7 @@ from common.results.table import (
 )  # fmt: skip
 
 __all__ = [
-    "COLUMNS", "FIRST_COLUMNS", "TIMES", "VARYING", "append", "check_writable", "course_rows", "git_commit", "logged", "matching",
+    "COLUMNS", "FIRST_COLUMNS", "TIMES", "VARYING", "append", "check_writable", "course_rows", "git_commit",
+    "logged", "matching",
     "name_unknown_columns", "read", "results_path", "timed",
 ]  # fmt: skip

@@ -28,7 +28,8 @@ def describe(reference: Reference, rows) -> str:
     half = "" if math.isnan(bpc.half) else f" ± {bpc.half:.4f}"
     loss, accuracy = rows.test_loss.mean(), 100 * rows.test_accuracy.mean()
     seeds = " ".join(map(str, rows.seed))
-    return f"{str(reference):<34} test bpc {bpc.mean:.4f}{half}   loss {loss:.4f}   accuracy {accuracy:.2f} %   seeds {seeds}"
+    figures = f"test bpc {bpc.mean:.4f}{half}   loss {loss:.4f}   accuracy {accuracy:.2f} %"
+    return f"{str(reference):<34} {figures}   seeds {seeds}"
 
 
 def _compare(a: Reference, b: Reference) -> None:
@@ -43,9 +44,15 @@ def _compare(a: Reference, b: Reference) -> None:
         print(describe(reference, found))
     shared = sorted(set(rows[a].seed) & set(rows[b].seed))
     if any(len(found) > len(shared) for found in rows.values()):
-        means = " and ".join(f"{found[found.seed.isin(shared)].test_bpc.mean():.4f}" for found in rows.values())
+        means = " and ".join(
+            f"{found[found.seed.isin(shared)].test_bpc.mean():.4f}" for found in rows.values()
+        )
         print(f"on the shared seeds {' '.join(map(str, shared))}: {means}")
-    half = "" if math.isnan(difference.half) else f" ± {difference.half:.4f} (95 % interval, {difference.n} seeds)"
+    half = (
+        ""
+        if math.isnan(difference.half)
+        else f" ± {difference.half:.4f} (95 % interval, {difference.n} seeds)"
+    )
     print(f"{a} minus {b}: {difference.mean:+.4f} bits per character{half}: {difference.verdict}")
 
 
@@ -67,10 +74,14 @@ def main() -> None:
         return
     if len(sys.argv) != 4 or sys.argv[1] not in ("compare", "diff"):
         raise UserError(
-            "usage: python -m common.results compare|diff A B; A and B are experiments: multi_head, ngram:5, 'names_mlp --keep-duplicates'"
+            "usage: python -m common.results compare|diff A B; A and B are experiments: multi_head, "
+            "ngram:5, 'names_mlp --keep-duplicates'"
         )
     a, b = refer(sys.argv[2]), refer(sys.argv[3])
     if sys.argv[1] == "diff":
         print("\n".join(code_difference(ROOT / f"{a.experiment}.py", ROOT / f"{b.experiment}.py")))
-        print(f"\n{a}: {read_header(ROOT / f'{a.experiment}.py').title}\n{b}: {read_header(ROOT / f'{b.experiment}.py').title}\n")
+        print(
+            f"\n{a}: {read_header(ROOT / f'{a.experiment}.py').title}\n{b}: "
+            f"{read_header(ROOT / f'{b.experiment}.py').title}\n"
+        )
     _compare(a, b)

@@ -1,4 +1,4 @@
-"""logs/extra.csv: scores that are no column of the results (length extrapolation, times), one number a line."""
+"""logs/extra.csv: scores that have no column in the results, one number a line."""
 
 import csv
 import io
@@ -22,7 +22,9 @@ def extra_path() -> Path:
 
 
 def fingerprint_of(plan: Plan, config: str, code: str) -> str:
-    """What a score was made with: the settings of its run, the code of the run, and the code of the script's `scores`."""
+    """What a score was made with: the settings of its run, the code of the run, and the code of the script's
+    `scores`.
+    """
     return f"{config}-{code}-{plan.scores_code}"
 
 
@@ -34,7 +36,9 @@ def lines(plan: Plan, arm: str, seed: int, config: str, scores: dict[str, float]
 
 
 def measured(experiment: str, folder: Path) -> list[dict]:
-    """The rows of what a script measured besides training: of its tables with a panel, a series, x and a value. Seed 0: they have none."""
+    """The rows of what a script measured besides training: of its tables with a panel, a series, x and a
+    value. Seed 0: they have none.
+    """
     found = []
     for path in sorted(folder.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
@@ -42,7 +46,8 @@ def measured(experiment: str, folder: Path) -> list[dict]:
         if len(header) == 4:
             known = {"experiment": experiment, "seed": 0, "fingerprint": folder.name}
             found += [
-                known | {"arm": series, "what": f"{panel}, {header[2]} {x}", "value": float(value)} for panel, series, x, value in table
+                known | {"arm": series, "what": f"{panel}, {header[2]} {x}", "value": float(value)}
+                for panel, series, x, value in table
             ]
     return found
 
@@ -57,7 +62,10 @@ def check_writable(path: Path | None = None) -> None:
     """Raise UserError now, not after the training, if the file cannot be appended to or is not ours."""
     path = path or extra_path()
     if not _is_new(path) and not os.access(path, os.W_OK):
-        raise UserError(f"scores cannot be written to {path} (Permission denied); set GPT_STAIRCASE_LOGS to another folder")
+        raise UserError(
+            f"scores cannot be written to {path} (Permission denied); set GPT_STAIRCASE_LOGS to another "
+            "folder"
+        )
 
 
 def append(rows: list[dict], path: Path | None = None) -> None:
@@ -70,7 +78,9 @@ def append(rows: list[dict], path: Path | None = None) -> None:
         if _is_new(path):
             writer.writerow(COLUMNS)
         for row in rows:
-            writer.writerow([repr(row[name]) if isinstance(row[name], float) else row[name] for name in COLUMNS])
+            writer.writerow(
+                [repr(row[name]) if isinstance(row[name], float) else row[name] for name in COLUMNS]
+            )
         with path.open("ab") as file:
             file.write(text.getvalue().encode("utf-8"))
             file.flush()
@@ -84,12 +94,17 @@ def _is_new(path: Path) -> bool:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         line = file.readline().strip()
     if line != ",".join(COLUMNS):
-        raise UserError(f"{path} is not a file of scores of this course (its first line is {line[:60]!r}); move it away")
+        raise UserError(
+            f"{path} is not a file of scores of this course (its first line is {line[:60]!r}); move it away"
+        )
     return False
 
 
 def read(path: Path | None = None):
-    """Every row as a pandas DataFrame, empty if there is no file. Raises UserError for a foreign file or a row that is not whole."""
+    """Every row as a pandas DataFrame, empty if there is no file.
+
+    Raises UserError for a foreign file or a row that is not whole.
+    """
     import pandas as pd
 
     path = path or extra_path()
@@ -118,7 +133,9 @@ def of_run(plan: Plan, arm: str, seed: int, config: str, rows=None) -> dict[str,
 
 
 def course_scores(reference: Reference, rows=None):
-    """The rows of a line of the course and whether they count now: those of the present code, else those of any other."""
+    """The rows of a line of the course and whether they count now: those of the present code, else those of
+    any other.
+    """
     rows = read() if rows is None else rows
     plan = course_plan(reference.experiment)
     own = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm)]
@@ -126,7 +143,9 @@ def course_scores(reference: Reference, rows=None):
     current = own[own.fingerprint.isin(_good(plan, reference.arm, config))]
     if len(current):
         return current.drop_duplicates(["seed", "what"]), True
-    return own[own.fingerprint.str.startswith(f"{config}-")].drop_duplicates(["seed", "what"], keep="last"), False
+    return own[own.fingerprint.str.startswith(f"{config}-")].drop_duplicates(
+        ["seed", "what"], keep="last"
+    ), False
 
 
 def unscored(plan: Plan, arm: str, seed: int, config: str, rows=None) -> bool:

@@ -15,7 +15,8 @@ from common.training.recorder import Diverged, Recorder
 
 
 def measure(model: nn.Module, data: Data, quick: bool) -> dict[str, Score]:
-    """Scores on validation, test, and the end of the training text, as long as the validation text. Raises Diverged if not finite.
+    """Scores on validation, test, and the end of the training text, as long as the validation text. Raises
+    Diverged if not finite.
 
     In the smaller form, of which nothing is logged, on the test text only.
     """
@@ -29,28 +30,52 @@ def measure(model: nn.Module, data: Data, quick: bool) -> dict[str, Score]:
 
 
 def make_row(
-    plan: Plan, arm: str, seed: int, s: Settings, data: Data, reads: set[str], model: nn.Module, recorder: Recorder, scores
+    plan: Plan,
+    arm: str,
+    seed: int,
+    s: Settings,
+    data: Data,
+    reads: set[str],
+    model: nn.Module,
+    recorder: Recorder,
+    scores,
 ) -> dict:
-    """The line of the results file for a run; `scores` is None where it diverged, `reads` names the settings that its model asked for."""
+    """The line of the results file for a run; `scores` is None where it diverged, `reads` names the settings
+    that its model asked for.
+    """
     seconds = recorder.state["seconds"]
     tokens = recorder.state["step"] * data.batch(0)[1].numel() if recorder.looped else len(data.train)
     found = dict.fromkeys(results.COLUMNS)
-    found |= {name: getattr(s, name) for name in ("block_size", "dtype", *(("batch_size", "lr") if recorder.looped else ()))}
+    found |= {
+        name: getattr(s, name)
+        for name in ("block_size", "dtype", *(("batch_size", "lr") if recorder.looped else ()))
+    }
     found |= {name: getattr(s, name) for name in ARCHITECTURE if name in reads and name in found}
     found |= {
         "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "experiment": plan.experiment, "arm": arm, "seed": seed, "corpus": data.corpus.name, "tokenizer": data.tokenizer.name,
-        "vocab_size": data.tokenizer.vocab_size, "params": sum(p.numel() for p in model.parameters()), "tokens_seen": tokens,
+        "experiment": plan.experiment, "arm": arm, "seed": seed, "corpus": data.corpus.name,
+        "tokenizer": data.tokenizer.name,
+        "vocab_size": data.tokenizer.vocab_size, "params": sum(p.numel() for p in model.parameters()),
+        "tokens_seen": tokens,
         "steps": recorder.state["step"] if recorder.looped else None, "train_seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds) if seconds else None, "device": data.device,
-        "diverged": scores is None, "config_hash": recorder.state["config_hash"], "code_hash": recorder.state["code_hash"],
-        "protocol": PROTOCOL, "git_commit": results.git_commit(), "torch_version": torch.__version__, "threads": recorder.state["threads"],
+        "diverged": scores is None, "config_hash": recorder.state["config_hash"],
+        "code_hash": recorder.state["code_hash"],
+        "protocol": PROTOCOL, "git_commit": results.git_commit(), "torch_version": torch.__version__,
+        "threads": recorder.state["threads"],
     }  # fmt: skip
     if isinstance(s, PartSettings):  # a model made of names: the row says which
-        found["parts"] = " ".join([s.attention + "+qk_norm" * s.qk_norm, s.feed_forward, s.norm, s.position, s.head])
+        found["parts"] = " ".join(
+            [s.attention + "+qk_norm" * s.qk_norm, s.feed_forward, s.norm, s.position, s.head]
+        )
     if scores:
         test = scores["test"]
-        found |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_bpc": test.bpc, "test_perplexity": test.perplexity}
+        found |= {
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy,
+            "test_bpc": test.bpc,
+            "test_perplexity": test.perplexity,
+        }
     if scores and "validation" in scores:
         val = scores["validation"]
         found |= {"train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc}

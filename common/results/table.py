@@ -19,12 +19,21 @@ from common.paths import ROOT, logs_folder
 from common.training.metrics import PROTOCOL
 
 FIRST_COLUMNS = (
-    "timestamp", "experiment", "arm", "seed", "corpus", "tokenizer", "vocab_size", "params", "n_layer", "n_head", "n_embd", "block_size",
-    "batch_size", "steps", "tokens_seen", "lr", "train_seconds", "tokens_per_second", "device", "dtype", "train_loss", "val_loss",
-    "val_bpc", "test_loss", "test_accuracy", "test_bpc", "test_perplexity", "last10_loss", "diverged", "config_hash", "code_hash",
+    "timestamp", "experiment", "arm", "seed", "corpus", "tokenizer", "vocab_size", "params", "n_layer",
+    "n_head", "n_embd", "block_size",
+    "batch_size", "steps", "tokens_seen", "lr", "train_seconds", "tokens_per_second", "device", "dtype",
+    "train_loss", "val_loss",
+    "val_bpc", "test_loss", "test_accuracy", "test_bpc", "test_perplexity", "last10_loss", "diverged",
+    "config_hash", "code_hash",
     "protocol", "git_commit", "torch_version",
 )  # fmt: skip
-COLUMNS = (*FIRST_COLUMNS, "threads", "alone", "last10_bpc", "parts")  # a new column goes to the end: older rows have no value there
+COLUMNS = (
+    *FIRST_COLUMNS,
+    "threads",
+    "alone",
+    "last10_bpc",
+    "parts",
+)  # a new column goes to the end: older rows have no value there
 TIMES = ("train_seconds", "tokens_per_second")
 VARYING = ("timestamp", *TIMES, "git_commit", "alone")  # what may differ when a run is repeated
 
@@ -34,7 +43,9 @@ def results_path() -> Path:
 
 
 def check_writable(path: Path | None = None) -> None:
-    """Raise UserError now, not after an hour of training, if the results file cannot be appended to or has a foreign header."""
+    """Raise UserError now, not after an hour of training, if the results file cannot be appended to or has a
+    foreign header.
+    """
     path = path or results_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +55,8 @@ def check_writable(path: Path | None = None) -> None:
                 raise PermissionError(13, "Permission denied")
     except (OSError, NotImplementedError) as error:
         raise UserError(
-            f"results cannot be written to {path} ({getattr(error, 'strerror', None) or error}); set GPT_STAIRCASE_LOGS to another folder"
+            f"results cannot be written to {path} ({getattr(error, 'strerror', None) or error}); set "
+            "GPT_STAIRCASE_LOGS to another folder"
         ) from None
     name_unknown_columns(path)
 
@@ -59,9 +71,11 @@ def name_unknown_columns(path: Path | None = None) -> None:
 
 
 def _header(path: Path) -> list[str] | None:
-    """The columns of the file, None if there is no file yet or an empty one. Raises UserError for a foreign header.
+    """The columns of the file, None if there is no file yet or an empty one. Raises UserError for a foreign
+    header.
 
-    A file is ours if it has the columns of the first version. Later ones may be missing, unknown ones may be there.
+    A file is ours if it has the columns of the first version. Later ones may be missing, unknown ones may be
+    there.
     """
     if not path.exists() or not path.stat().st_size:
         return None
@@ -74,7 +88,10 @@ def _header(path: Path) -> list[str] | None:
     twice = sorted({name for name in header if header.count(name) > 1})
     if len(lacking) > len(FIRST_COLUMNS) // 2:
         line = ",".join(header)[:60]
-        raise UserError(f"{path} is not a results file of this course (its first line is {line!r}); move it away, it is not overwritten")
+        raise UserError(
+            f"{path} is not a results file of this course (its first line is {line!r}); move it away, it "
+            "is not overwritten"
+        )
     if lacking or twice:
         what = f"lacks the column {lacking[0]!r}" if lacking else f"has the column {twice[0]!r} twice"
         raise UserError(f"{path} {what}; mend its first line, or move the file away, it is not overwritten")
@@ -82,7 +99,8 @@ def _header(path: Path) -> list[str] | None:
 
 
 def append(row: dict, path: Path | None = None) -> None:
-    """Add one row under a lock, in a single write. Raises UserError if the file is not ours, KeyError for a missing column.
+    """Add one row under a lock, in a single write. Raises UserError if the file is not ours, KeyError for a
+    missing column.
 
     A file of an earlier version gets its new columns first, empty in the rows that are there.
     """
@@ -107,7 +125,10 @@ def append(row: dict, path: Path | None = None) -> None:
 
 
 def _with_new_columns(path: Path, header: list[str]) -> list[str]:
-    """Give the file the columns that it lacks, at the end, and return its header. The old file is replaced in one step."""
+    """Give the file the columns that it lacks, at the end, and return its header.
+
+    The old file is replaced in one step.
+    """
     new = [name for name in COLUMNS if name not in header]
     if not new:
         return header
@@ -137,7 +158,8 @@ def _cell(value) -> str:
 
 
 def read(path: Path | None = None):
-    """Every row as a pandas DataFrame, empty if there is no file. A column that came after a row has no value there.
+    """Every row as a pandas DataFrame, empty if there is no file. A column that came after a row has no value
+    there.
 
     Raises UserError for a foreign file or a row that is not whole.
     """
@@ -152,31 +174,51 @@ def read(path: Path | None = None):
         with path.open(encoding="utf-8", newline="") as file:
             for number, line in enumerate(csv.reader(file), start=1):
                 if len(line) != len(header):
-                    raise UserError(f"{path}, line {number} has {len(line)} cells instead of {len(header)}; remove that line")
+                    raise UserError(
+                        f"{path}, line {number} has {len(line)} cells instead of {len(header)}; remove "
+                        "that line"
+                    )
                 if number > 1 and not line[header.index("seed")].isdigit():
-                    raise UserError(f"{path}, line {number} has {line[header.index('seed')]!r} for a seed; remove that line")
+                    raise UserError(
+                        f"{path}, line {number} has {line[header.index('seed')]!r} for a seed; remove "
+                        "that line"
+                    )
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is damaged after line {number} ({error}); git checkout {path} restores what was committed") from None
+        raise UserError(
+            f"{path} is damaged after line {number} ({error}); git checkout {path} restores what was "
+            "committed"
+        ) from None
     rows = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str, "git_commit": str})
     return rows.reindex(columns=[*header, *(name for name in COLUMNS if name not in header)])
 
 
 def timed(rows):
-    """The rows whose times may be published: nothing else of the course ran beside them. Before this was noted, nothing did."""
+    """The rows whose times may be published: nothing else of the course ran beside them.
+
+    Before this was noted, nothing did.
+    """
     return rows[rows.alone.astype(str) != "False"]
 
 
 def logged(run: dict, path: Path | None = None) -> dict | None:
-    """The first row of a run (same seed, settings, code, corpus, and the current protocol), None if it has none."""
+    """The first row of a run (same seed, settings, code, corpus, and the current protocol), None if it has
+    none.
+    """
     rows = read(path)
     for name in ("experiment", "arm", "seed", "config_hash", "corpus", "protocol"):
         rows = rows[rows[name].astype(str) == str(run.get(name, PROTOCOL))]
-    rows = rows[rows.code_hash.isin(receipts.codes(run["experiment"], run["arm"], run["config_hash"], run["code_hash"]))]
+    rows = rows[
+        rows.code_hash.isin(
+            receipts.codes(run["experiment"], run["arm"], run["config_hash"], run["code_hash"])
+        )
+    ]
     return rows.iloc[0].to_dict() if len(rows) else None
 
 
 def matching(experiment: str, arm: str, config: str, codes, rows=None):
-    """Per seed the first row with these settings and one of these codes; all on the corpus of the first of them."""
+    """Per seed the first row with these settings and one of these codes; all on the corpus of the first of
+    them.
+    """
     rows = read() if rows is None else rows
     found = rows[(rows.experiment == experiment) & (rows.arm == arm) & (rows.protocol == PROTOCOL)]
     found = found[(found.config_hash == config) & found.code_hash.isin(codes)]
@@ -185,14 +227,17 @@ def matching(experiment: str, arm: str, config: str, codes, rows=None):
 
 
 def course_rows(reference: Reference, rows=None):
-    """The rows the course uses for a reference: those with its settings, of the code as it is now or proved equal to it."""
+    """The rows the course uses for a reference: those with its settings, of the code as it is now or proved
+    equal to it.
+    """
     codes = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
     return matching(reference.experiment, reference.arm, reference.config(), codes, rows)
 
 
 @cache
 def git_commit() -> str:
-    """The short hash of the commit, with a + when the course's code was changed since; empty outside a repository.
+    """The short hash of the commit, with a + when the course's code was changed since; empty outside a
+    repository.
 
     Asked once: a run names the commit of the code that it began with.
     """

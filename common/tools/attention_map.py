@@ -25,7 +25,7 @@ from common.lessons.run_folder import progress
 
 
 class Catch(TorchFunctionMode):
-    """While it is active, every causal attention that is computed leaves its weights (B, H, T, T) in `found`."""
+    """While it is active, causal attention leaves its weights (B, H, T, T) in `found`."""
 
     def __init__(self):
         super().__init__()
@@ -33,9 +33,13 @@ class Catch(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        if function is F.scaled_dot_product_attention:  # one kernel that never shows its weights: they are computed again
+        if (
+            function is F.scaled_dot_product_attention
+        ):  # one kernel that never shows its weights: they are computed again
             q, k = args[:2]
-            k = k.repeat_interleave(q.size(-3) // k.size(-3), dim=-3)  # heads of keys that serve several of queries
+            k = k.repeat_interleave(
+                q.size(-3) // k.size(-3), dim=-3
+            )  # heads of keys that serve several of queries
             ahead = torch.full((q.size(-2), k.size(-2)), -torch.inf, device=q.device).triu(1)
             self._keep(torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.size(-1)) + ahead, dim=-1))
         elif function is F.softmax and out.ndim >= 2 and out.size(-1) == out.size(-2):
@@ -52,7 +56,10 @@ class Catch(TorchFunctionMode):
 
 
 def attention(run: Run, text: str) -> list[Tensor]:
-    """The attention weights of every layer on a text of T tokens: one (H, T, T) per layer, rows sum to 1. Raises as `attention_of`."""
+    """The attention weights of every layer on a text of T tokens: one (H, T, T) per layer, rows sum to 1.
+
+    Raises as `attention_of`.
+    """
     return attention_of(run, torch.from_numpy(run.tokenizer.encode(text)))
 
 
@@ -64,21 +71,32 @@ def attention_of(run: Run, ids: Tensor) -> list[Tensor]:
     """
     ids = ids[None].to(run.device)
     if not 2 <= ids.size(1) <= run.settings.block_size:
-        raise UserError(f"the text has {ids.size(1)} tokens; this model takes 2 to {run.settings.block_size} (its --block-size)")
+        raise UserError(
+            f"the text has {ids.size(1)} tokens; this model takes 2 to {run.settings.block_size} (its "
+            "--block-size)"
+        )
     if "/names_" in run.plan.experiment:
-        raise UserError(f"{run.plan.experiment} has no attention to show; take a run of a stage from 02_attention/average on")
+        raise UserError(
+            f"{run.plan.experiment} has no attention to show; take a run of a stage from "
+            "02_attention/average on"
+        )
     run.model.eval()
     with Catch() as catch:
         run.model(ids)
     if not catch.found:
-        raise UserError(f"{run.plan.experiment} has no attention to show; take a run of a stage from 02_attention/average on")
+        raise UserError(
+            f"{run.plan.experiment} has no attention to show; take a run of a stage from "
+            "02_attention/average on"
+        )
     return [weights[0].float().cpu() for weights in catch.found]
 
 
 def habits(weights: Tensor) -> list[tuple[float, float, float]]:
-    """What each head of a layer (H, T, T) does on average: weight on the token itself, on the one before, and tokens looked at.
+    """What each head of a layer (H, T, T) does on average: weight on the token itself, on the one before, and
+    tokens looked at.
 
-    The last is the perplexity of the weights: 1 where all weight is on one token. Rows from the second on count.
+    The last is the perplexity of the weights: 1 where all weight is on one token. Rows from the second on
+    count.
     """
     own = weights.diagonal(dim1=1, dim2=2)[:, 1:].mean(dim=1)
     before = weights.diagonal(offset=-1, dim1=1, dim2=2).mean(dim=1)
@@ -102,7 +120,10 @@ class Arguments:
 def main() -> None:
     a = parse_as(Arguments, sys.argv[1:])
     if not a.run:
-        raise UserError('name a run folder or an experiment: python -m common.tools.attention_map pre_ln --prompt "What is"')
+        raise UserError(
+            "name a run folder or an experiment: python -m common.tools.attention_map pre_ln --prompt "
+            '"What is"'
+        )
     folder = locate(a.run)
     run = load_run(folder)
     ids = (
@@ -113,7 +134,11 @@ def main() -> None:
     layers = attention_of(run, ids)
     path = a.out or folder / "attention_map.png"
     if not path.parent.is_dir() or path.suffix != ".png":
-        what = "has no name that ends in .png" if path.parent.is_dir() else f"is in a folder that does not exist: {str(path.parent)!r}"
+        what = (
+            "has no name that ends in .png"
+            if path.parent.is_dir()
+            else f"is in a folder that does not exist: {str(path.parent)!r}"
+        )
         raise UserError(f"--out {str(path)!r} {what}")
     from common.report import plots
 
@@ -123,7 +148,10 @@ def main() -> None:
         plots.attention_grid(layers, symbols, title, path)
     except OSError as error:
         raise UserError(f"--out {str(path)!r} cannot be written: {error.strerror}") from None
-    print(f"{run.plan.experiment}, seed {run.state['seed']}: {progress(run.state)} on {run.state['corpus']}", file=sys.stderr)
+    print(
+        f"{run.plan.experiment}, seed {run.state['seed']}: {progress(run.state)} on {run.state['corpus']}",
+        file=sys.stderr,
+    )
     print(f"{'layer':>5}{'head':>6}{'on itself':>11}{'on the one before':>19}{'tokens looked at':>18}")
     for layer, weights in enumerate(layers, start=1):
         for head, (own, before, spread) in enumerate(habits(weights), start=1):

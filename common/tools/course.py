@@ -33,18 +33,23 @@ NOTES = {"measured": "", "stale": "measured with earlier code", "missing": "not 
 
 @dataclass(frozen=True)
 class Run:
-    """Run what is missing. Rows are appended to the results file as each run ends; started again, it goes on where it was."""
+    """Run what is missing.
+
+    Rows are appended to the results file as each run ends; started again, it goes on where it was.
+    """
 
     stages: tyro.conf.Positional[tuple[str, ...]] = ()
     """Stages or scripts (none named: the whole course), for example 02_attention or 01_bigram/ngram."""
     seeds: tuple[int, ...] | None = None
-    """One run of each line of the course per seed (none named: the seeds that a script's header gives, 1 2 3 if it gives none)."""
+    """One run of each line of the course per seed (none named: the seeds that a script's header gives, 1 2 3
+    if it gives none)."""
     quick: bool = False
     """One seed of the smaller form of each script, nothing logged: shows that everything works."""
     again: bool = False
     """Also what has a row already (its learning curve was lost, say)."""
     jobs: int | None = None
-    """Lines to run at once, one thread each (none given: as many as cores). What measures time runs alone all the same."""
+    """Lines to run at once, one thread each (none given: as many as cores). What measures time runs alone all
+    the same."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,16 @@ class List:
 
 @dataclass(frozen=True)
 class Status:
-    """Tell which lines of the course are measured with the current code and settings; exit code 1 if not all are."""
+    """Tell which lines of the course are measured with the current code and settings; exit code 1 if not all
+    are.
+    """
 
 
 @dataclass(frozen=True)
 class Prove:
-    """Compare the present code with the code that rows were made with; where both compute the same bits, the rows stay valid."""
+    """Compare the present code with the code that rows were made with; where both compute the same bits, the
+    rows stay valid.
+    """
 
     stages: tyro.conf.Positional[tuple[str, ...]] = ()
     """Stages or scripts (none named: the whole course)."""
@@ -67,7 +76,9 @@ class Prove:
 
 @dataclass(frozen=True)
 class Verify:
-    """Train one line again and compare with what is published: the same bits, or inside or outside the published spread."""
+    """Train one line again and compare with what is published: the same bits, or inside or outside the
+    published spread.
+    """
 
     line: tyro.conf.Positional[str]
     """A line of the course: `pre_ln`, `gqa:mqa`, or "gpt --preset yardstick"."""
@@ -76,11 +87,18 @@ class Verify:
 
 
 def chosen(stages: tuple[str, ...]) -> list[Reference]:
-    """The lines of the course that the named stages or scripts have. Raises UserError for a name that means none."""
+    """The lines of the course that the named stages or scripts have.
+
+    Raises UserError for a name that means none.
+    """
     names = [*dict.fromkeys(e.split("/")[0] for e in COURSE), *COURSE]
     wanted = [s.rstrip("/").removesuffix(".py") for s in stages] or [""]
     wanted = [s if s in names or not s else find(s) for s in wanted]
-    found = [r for r in course_references() if any(r.experiment == s or not s or r.experiment.startswith(s + "/") for s in wanted)]
+    found = [
+        r
+        for r in course_references()
+        if any(r.experiment == s or not s or r.experiment.startswith(s + "/") for s in wanted)
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -96,7 +114,11 @@ def missing(jobs: list[Job]) -> list[Job]:
     for reference in dict.fromkeys(r for r, _ in jobs):
         plan, config = course_plan(reference.experiment), reference.config()
         found = course_rows(reference, rows).itertuples()
-        done[reference] = {row.seed for row in found if row.diverged or not extra.unscored(plan, reference.arm, row.seed, config, scores)}
+        done[reference] = {
+            row.seed
+            for row in found
+            if row.diverged or not extra.unscored(plan, reference.arm, row.seed, config, scores)
+        }
     return [(r, seed) for r, seed in jobs if seed not in done[r]]
 
 
@@ -109,7 +131,13 @@ def expected_seconds(job: Job, measured: dict[str, float], quick: bool = False) 
 
 
 def clock(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def to_draw(jobs: list[Job], experiments: list[str], again: bool) -> list[str]:
@@ -134,14 +162,27 @@ def run(arguments: Run) -> None:
         wanted = [(r, seed) for r in references for seed in (arguments.seeds or own_seeds(r))]
         todo = wanted if arguments.again else missing(wanted)
         whole = arguments.seeds is None  # a picture shows the course's own seeds
-        draw = to_draw(todo, list(dict.fromkeys(r.experiment for r in references)), arguments.again) if whole else []
+        draw = (
+            to_draw(todo, list(dict.fromkeys(r.experiment for r in references)), arguments.again)
+            if whole
+            else []
+        )
         tasks = plan_tasks(todo, draw, arguments.again)
         print(f"{len(todo)} runs to do, {len(wanted) - len(todo)} of {len(wanted)} are done already")
     work(tasks, jobs_at_once, arguments.quick)
     lost = [] if arguments.quick else missing(todo)
-    if lost:  # a text that is not here and cannot be fetched is replaced by the built-in one, whose rows are another line's
-        print(f"note: {len(lost)} of {len(todo)} runs left no row of the course, {lost[0][0]} first: is its text here?")
-    print("done; python -m common.report brings README and plots up to date" if not arguments.quick else "everything runs")
+    # a text that is not here and cannot be fetched is replaced by the built-in one, whose rows are another
+    # line's
+    if lost:
+        print(
+            f"note: {len(lost)} of {len(todo)} runs left no row of the course, {lost[0][0]} first: is its "
+            "text here?"
+        )
+    print(
+        "done; python -m common.report brings README and plots up to date"
+        if not arguments.quick
+        else "everything runs"
+    )
 
 
 def work(tasks: list[Task], jobs_at_once: int, quick: bool) -> None:
@@ -161,15 +202,26 @@ def work(tasks: list[Task], jobs_at_once: int, quick: bool) -> None:
         begun += 1
         left = [task, *pool.waiting, *pool.running.values()]
         shared, alone = (
-            sum(expected_seconds(job, measured, quick) for other in left if other.alone == kind for job in other.jobs)
+            sum(
+                expected_seconds(job, measured, quick)
+                for other in left
+                if other.alone == kind
+                for job in other.jobs
+            )
             for kind in (False, True)
         )
-        print(f"[{begun}/{len(tasks)}] {task.name}   (about {clock(shared / jobs_at_once + alone)} left)", flush=True)
+        print(
+            f"[{begun}/{len(tasks)}] {task.name}   (about {clock(shared / jobs_at_once + alone)} left)",
+            flush=True,
+        )
     if pool.stopped:
         print(f"stopped after {ended} of {len(tasks)} commands; the same command goes on from there")
         raise SystemExit(130)
     if pool.failed:
-        raise UserError(f"{len(pool.failed)} commands failed, {pool.failed[0]} first; mend that and run the same command again")
+        raise UserError(
+            f"{len(pool.failed)} commands failed, {pool.failed[0]} first; mend that and run the same "
+            "command again"
+        )
 
 
 def show_list() -> None:
@@ -182,15 +234,22 @@ def show_list() -> None:
 
 
 def show_status() -> bool:
-    """Print the state of every line of the course and of every picture. True if all are measured with the present code."""
+    """Print the state of every line of the course and of every picture.
+
+    True if all are measured with the present code.
+    """
     measured = Measured()
-    lacking = missing([(reference, seed) for reference in course_references() for seed in own_seeds(reference)])
+    lacking = missing(
+        [(reference, seed) for reference in course_references() for seed in own_seeds(reference)]
+    )
     for reference in course_references():
         line = measured.line(reference)
         unscored = any(job == (reference, seed) for job in lacking for seed in line.seeds)
         note = NOTES[line.state] or ("its own scores: not measured yet" if unscored else "")
         if len(line.rows):
-            note = f"test bpc {line.rows.test_bpc.mean():.4f}   {line.rows.train_seconds.mean():.1f} s   {note}"
+            note = (
+                f"test bpc {line.rows.test_bpc.mean():.4f}   {line.rows.train_seconds.mean():.1f} s   {note}"
+            )
         print(f"{str(reference):<72} seeds {' '.join(map(str, line.seeds)) or '-':<8} {note}".rstrip())
     undrawn = [experiment for experiment in pictures.drawing() if pictures.state(experiment) != "measured"]
     for experiment in undrawn:
@@ -200,11 +259,17 @@ def show_status() -> bool:
         rows = measured.all
         known = rows.groupby("experiment").train_seconds.mean().to_dict() if len(rows) else {}
         seconds = sum(expected_seconds(job, known) for job in lacking)
-        print(f"{len(lines)} lines to run, {len(lacking)} runs, about {clock(seconds)} one after the other:", end=" ")
+        print(
+            f"{len(lines)} lines to run, {len(lacking)} runs, about {clock(seconds)} one after the other:",
+            end=" ",
+        )
         print("python -m common.tools.course run")
     elif undrawn:
         again = "" if all(map(gathers, undrawn)) else " --again"
-        print(f"every line is measured; {len(undrawn)} have to draw: python -m common.tools.course run {' '.join(undrawn)}{again}")
+        print(
+            f"every line is measured; {len(undrawn)} have to draw: python -m common.tools.course run "
+            f"{' '.join(undrawn)}{again}"
+        )
     else:
         print("complete")
     return not lacking and not undrawn

@@ -40,7 +40,10 @@ class Arguments:
 
 
 def write_hf(form: Form, tokenizer: Tokenizer, block_size: int, folder: Path) -> None:
-    """Write config.json, the weights and the tokenizer into a folder that is there. Nothing of ours is needed to load it."""
+    """Write config.json, the weights and the tokenizer into a folder that is there.
+
+    Nothing of ours is needed to load it.
+    """
     texts = {
         "config.json": json.dumps(form.config, indent=2),
         "generation_config.json": json.dumps({"do_sample": False}),
@@ -53,7 +56,10 @@ def write_hf(form: Form, tokenizer: Tokenizer, block_size: int, folder: Path) ->
 
 
 def export(run: Run, kind: str, folder: Path) -> Form:
-    """Write a run into `folder`, all of it or nothing. Raises UserError, one line, for a model that has no such form."""
+    """Write a run into `folder`, all of it or nothing.
+
+    Raises UserError, one line, for a model that has no such form.
+    """
     form = form_of(run.model, run.settings.block_size)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not empty; remove it, or choose another --out")
@@ -69,7 +75,9 @@ def export(run: Run, kind: str, folder: Path) -> Form:
             folder.rmdir()
         part.replace(folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose another --out") from None
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror or error}); choose another --out"
+        ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return form
@@ -84,7 +92,9 @@ HOW = """load it with:
 def main() -> None:
     a = parse_as(Arguments, sys.argv[1:])
     if not a.run:
-        raise UserError("name a run folder or an experiment: python -m common.tools.export assemble --format hf")
+        raise UserError(
+            "name a run folder or an experiment: python -m common.tools.export assemble --format hf"
+        )
     found = locate(a.run)
     run, folder = load_run(found), a.out or found / a.format
     form = export(run, a.format, folder)

@@ -1,7 +1,7 @@
 """Our GPT in the forms that other software knows: the names and shapes of Llama's weights, and of GPT-2's.
 
-Which form a model has is seen from its parts. Sources: Touvron et al. 2023, arXiv:2302.13971 (Llama); Radford et al.
-2019 (GPT-2); the names of weights are those of the transformers library.
+Which form a model has is seen from its parts. Sources: Touvron et al. 2023, arXiv:2302.13971 (Llama); Radford
+et al. 2019 (GPT-2); the names of weights are those of the transformers library.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,9 @@ SOFTMAX = (MultiHeadAttention, GroupedQueryAttention, ExplicitAttention, TiledAt
 
 @dataclass(frozen=True)
 class Form:
-    """A model as another library has it: `config` is what its config.json says, `tensors` its weights by name."""
+    """A model as another library has it: `config` is what its config.json says, `tensors` its weights by
+    name.
+    """
 
     name: str
     config: dict
@@ -38,7 +40,8 @@ def form_of(model: nn.Module, block_size: int) -> Form:
     """The form that a model has. Raises UserError, one line, with the parts that fit neither."""
     if type(model) is not GPT:
         raise UserError(
-            "the model is written out in its script, and only models of the parts of common.model have a form that other "
+            "the model is written out in its script, and only models of the parts of common.model have a "
+            "form that other "
             "libraries know; train one with 08_micro_arch/assemble.py"
         )
     misfits = {"Llama": llama_misfits(model), "GPT-2": gpt2_misfits(model)}
@@ -47,10 +50,13 @@ def form_of(model: nn.Module, block_size: int) -> Form:
     if not misfits["GPT-2"]:
         return gpt2(model, block_size)
     reasons = "; ".join(f"{name} has no {', no '.join(parts)}" for name, parts in misfits.items())
-    raise UserError(f"no form fits this model: {reasons}; assemble one of the parts of 08_micro_arch/configs/llama.yaml or gpt2.yaml")
+    raise UserError(
+        f"no form fits this model: {reasons}; assemble one of the parts of "
+        "08_micro_arch/configs/llama.yaml or gpt2.yaml"
+    )
 
 
-# ---- Llama -----------------------------------------------------------------------------------------------------------
+# ---- Llama ---------------------------------------------------------------------------------------
 
 
 def llama_misfits(model: GPT) -> list[str]:
@@ -74,23 +80,28 @@ def llama(model: GPT, block_size: int) -> Form:
     C, H, K = model.token.embedding_dim, attention.n_head, attention.n_kv_head
     config = {
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": V, "hidden_size": C,
-        "num_hidden_layers": len(model.blocks), "num_attention_heads": H, "num_key_value_heads": K, "head_dim": C // H,
+        "num_hidden_layers": len(model.blocks), "num_attention_heads": H, "num_key_value_heads": K,
+        "head_dim": C // H,
         "intermediate_size": model.blocks[0].feed_forward.gate.out_features, "hidden_act": "silu",
-        "rms_norm_eps": model.norm.eps, "max_position_embeddings": block_size, "attention_bias": False, "mlp_bias": False,
-        "rope_theta": model.position.theta, "rope_parameters": {"rope_type": "default", "rope_theta": model.position.theta},
+        "rms_norm_eps": model.norm.eps, "max_position_embeddings": block_size, "attention_bias": False,
+        "mlp_bias": False,
+        "rope_theta": model.position.theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.position.theta},
     }  # fmt: skip
     tensors = {"model.embed_tokens.weight": model.token.weight, "model.norm.weight": model.norm.weight}
     for number, block in enumerate(model.blocks):
         q, k, v = block.attention.qkv.weight.split([C, K * C // H, K * C // H])
         own = {"self_attn.q_proj": q, "self_attn.k_proj": k, "self_attn.v_proj": v}
         own |= {"self_attn.o_proj": block.attention.projection.weight}
-        own |= {f"mlp.{name}_proj": getattr(block.feed_forward, name).weight for name in ("gate", "up", "down")}
+        own |= {
+            f"mlp.{name}_proj": getattr(block.feed_forward, name).weight for name in ("gate", "up", "down")
+        }
         own |= {"input_layernorm": block.norm1.weight, "post_attention_layernorm": block.norm2.weight}
         tensors |= {f"model.layers.{number}.{name}.weight": weight for name, weight in own.items()}
     return _with_head("Llama", model, config, tensors, "lm_head.weight")
 
 
-# ---- GPT-2 -----------------------------------------------------------------------------------------------------------
+# ---- GPT-2 ---------------------------------------------------------------------------------------
 
 
 def activation_of(layer: FeedForward) -> str | None:
@@ -117,12 +128,14 @@ def gpt2_misfits(model: GPT) -> list[str]:
 
 
 def gpt2(model: GPT, block_size: int) -> Form:
-    """Its matrices are stored the other way round (in, out), and its biases, which ours leaves out, are zero."""
+    """Its matrices are stored the other way round (in, out), and its biases are zero."""
     C, first = model.token.embedding_dim, model.blocks[0]
     config = {
-        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": model.token.num_embeddings, "n_embd": C,
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": model.token.num_embeddings,
+        "n_embd": C,
         "n_layer": len(model.blocks), "n_head": first.attention.n_head, "n_positions": block_size,
-        "n_inner": first.feed_forward[0].out_features, "activation_function": activation_of(first.feed_forward),
+        "n_inner": first.feed_forward[0].out_features,
+        "activation_function": activation_of(first.feed_forward),
         "layer_norm_epsilon": model.norm.eps, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
     }  # fmt: skip
     tensors = {"transformer.wte.weight": model.token.weight, "transformer.wpe.weight": model.position.weight}
@@ -130,7 +143,10 @@ def gpt2(model: GPT, block_size: int) -> Form:
     for number, block in enumerate(model.blocks):
         start = f"transformer.h.{number}"
         norms |= {f"{start}.ln_1": block.norm1, f"{start}.ln_2": block.norm2}
-        matrices |= {f"{start}.attn.c_attn": block.attention.qkv, f"{start}.attn.c_proj": block.attention.projection}
+        matrices |= {
+            f"{start}.attn.c_attn": block.attention.qkv,
+            f"{start}.attn.c_proj": block.attention.projection,
+        }
         matrices |= {f"{start}.mlp.c_fc": block.feed_forward[0], f"{start}.mlp.c_proj": block.feed_forward[2]}
     for name, norm in norms.items():
         tensors |= {f"{name}.weight": norm.weight, f"{name}.bias": torch.zeros(C)}
@@ -139,7 +155,7 @@ def gpt2(model: GPT, block_size: int) -> Form:
     return _with_head("GPT-2", model, config, tensors, "lm_head.weight")
 
 
-# ---- what both share -------------------------------------------------------------------------------------------------
+# ---- what both share -----------------------------------------------------------------------------
 
 
 def _with_head(name: str, model: GPT, config: dict, tensors: dict[str, Tensor], head: str) -> Form:
@@ -147,7 +163,9 @@ def _with_head(name: str, model: GPT, config: dict, tensors: dict[str, Tensor], 
     tied = type(model.head) is TiedHead
     tensors = tensors if tied else tensors | {head: model.head.weight}
     config = config | {"tie_word_embeddings": tied, "dtype": "float32"}
-    return Form(name, config, {key: tensor.detach().float().contiguous().clone() for key, tensor in tensors.items()})
+    return Form(
+        name, config, {key: tensor.detach().float().contiguous().clone() for key, tensor in tensors.items()}
+    )
 
 
 def _common_misfits(model: GPT) -> list[str]:
@@ -170,4 +188,6 @@ def _called(part: nn.Module) -> str:
     kind = type(part)
     if kind.__module__.startswith("stage_"):
         return f"{kind.__name__} of a script of its own"
-    return {"NoNorm": "block without norms", "Position": "model without positions"}.get(kind.__name__, kind.__name__)
+    return {"NoNorm": "block without norms", "Position": "model without positions"}.get(
+        kind.__name__, kind.__name__
+    )

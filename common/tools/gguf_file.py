@@ -1,4 +1,7 @@
-"""A model as one GGUF file, the form of llama.cpp. Source: the GGUF specification (github.com/ggml-org/ggml, docs/gguf.md)."""
+"""A model as one GGUF file, the form of llama.cpp.
+
+Source: the GGUF specification (github.com/ggml-org/ggml, docs/gguf.md).
+"""
 
 from pathlib import Path
 
@@ -11,7 +14,10 @@ from common.tools.tokenizer_files import byte_symbols, merges_of, ranks_of
 
 
 def write_gguf(form: Form, tokenizer: Tokenizer, path: Path) -> None:
-    """Write `path`. Raises UserError where the package is missing, and for what llama.cpp computes otherwise or cannot cut."""
+    """Write `path`.
+
+    Raises UserError where the package is missing, and for what llama.cpp computes otherwise or cannot cut.
+    """
     try:
         import gguf
     except ImportError:
@@ -37,7 +43,9 @@ def write_gguf(form: Form, tokenizer: Tokenizer, path: Path) -> None:
     architecture = gguf.MODEL_ARCH.LLAMA if llama else gguf.MODEL_ARCH.GPT2
     names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers" if llama else "n_layer"])
     for name, tensor in stored(form).items():
-        writer.add_tensor(names.get_name(name.removeprefix("transformer."), (".weight", ".bias")), tensor.numpy())
+        writer.add_tensor(
+            names.get_name(name.removeprefix("transformer."), (".weight", ".bias")), tensor.numpy()
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -47,8 +55,8 @@ def write_gguf(form: Form, tokenizer: Tokenizer, path: Path) -> None:
 def stored(form: Form) -> dict[str, Tensor]:
     """The tensors as a GGUF file has them, by their names in the form.
 
-    GPT-2's matrices stand the other way round (out, in). Llama's queries and keys are in the order in which RoPE turns
-    neighbours (2i, 2i + 1) instead of (i, i + D/2).
+    GPT-2's matrices stand the other way round (out, in). Llama's queries and keys are in the order in which
+    RoPE turns neighbours (2i, 2i + 1) instead of (i, i + D/2).
     """
     config, found = form.config, {}
     for name, tensor in form.tensors.items():
@@ -62,24 +70,37 @@ def stored(form: Form) -> dict[str, Tensor]:
 
 
 def neighbours(weight: Tensor, heads: int) -> Tensor:
-    """Rows (heads x D, C) with the two numbers that RoPE turns together, i and i + D/2 of a head, brought side by side."""
+    """Rows (heads x D, C) with the two numbers that RoPE turns together, i and i + D/2 of a head, brought
+    side by side.
+    """
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2).contiguous()
 
 
 def _check(form: Form, tokenizer: Tokenizer) -> None:
     if form.name == "GPT-2" and form.config["activation_function"] != "gelu_new":
         raise UserError(
-            f"llama.cpp computes GPT-2 with GELU by tanh only, and this model has {form.config['activation_function']}; train "
+            "llama.cpp computes GPT-2 with GELU by tanh only, and this model has "
+            f"{form.config['activation_function']}; train "
             "one with feed_forward gelu-tanh, or use --format hf"
         )
     if isinstance(tokenizer, CharTokenizer):
-        raise UserError("a GGUF file has no tokenizer of characters; train with --tokenizer byte or bpe-1024, or use --format hf")
-    if not isinstance(tokenizer, ByteTokenizer | BPETokenizer) and tokenizer.name != "gpt2":  # these cut as GPT-2 does
-        raise UserError(f"llama.cpp does not cut a text as {tokenizer.name} does; train with byte, bpe-SIZE or gpt2, or use --format hf")
+        raise UserError(
+            "a GGUF file has no tokenizer of characters; train with --tokenizer byte or bpe-1024, or use "
+            "--format hf"
+        )
+    if (
+        not isinstance(tokenizer, ByteTokenizer | BPETokenizer) and tokenizer.name != "gpt2"
+    ):  # these cut as GPT-2 does
+        raise UserError(
+            f"llama.cpp does not cut a text as {tokenizer.name} does; train with byte, bpe-SIZE or gpt2, "
+            "or use --format hf"
+        )
 
 
 def _add_tokenizer(writer, tokenizer: Tokenizer) -> None:
-    """Byte-pair encoding as GPT-2 has it; bytes alone are one without merges (and their pieces do not matter)."""
+    """Byte-pair encoding as GPT-2 has it; bytes alone are one without merges (and their pieces do not
+    matter).
+    """
     symbols = byte_symbols()
     if isinstance(tokenizer, ByteTokenizer):
         tokens, merges, special = [symbols[byte] for byte in range(256)], [], {}
@@ -88,11 +109,15 @@ def _add_tokenizer(writer, tokenizer: Tokenizer) -> None:
         text = {rank: "".join(symbols[byte] for byte in token) for token, rank in ranks.items()}
         text |= {number: name for name, number in special.items()}
         tokens = [text[number] for number in range(tokenizer.vocab_size)]
-        merges = [" ".join("".join(symbols[byte] for byte in token) for token in pair) for pair in merges_of(ranks)]
+        merges = [
+            " ".join("".join(symbols[byte] for byte in token) for token in pair) for pair in merges_of(ranks)
+        ]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([3 if number in special.values() else 1 for number in range(len(tokens))])  # 3: control
+    writer.add_token_types(
+        [3 if number in special.values() else 1 for number in range(len(tokens))]
+    )  # 3: control
     if merges:
         writer.add_token_merges(merges)
     for number in special.values():

@@ -1,6 +1,8 @@
-"""What lines of the course compute in their first steps, as digests: run by `common.tools.prove` in two versions of the project.
+"""What lines of the course compute in their first steps, as digests: run by `common.tools.prove` in two
+versions of the project.
 
-It reads a list of lines from standard input as JSON and prints one JSON object for each. It uses only what every version has.
+It reads a list of lines from standard input as JSON and prints one JSON object for each. It uses only what
+every version has.
 """
 
 import contextlib
@@ -17,8 +19,8 @@ SCORED = 8_192  # tokens of a split whose scores are compared
 class Watch:
     """Stands in for what happens around the steps of a run, and notes what they compute.
 
-    First come real steps: the first few, those around the end of the warm-up, one in the middle, the last. Then the rate of every
-    step is asked, with a model that costs nothing.
+    First come real steps: the first few, those around the end of the warm-up, one in the middle, the last.
+    Then the rate of every step is asked, with a model that costs nothing.
     """
 
     def __init__(self, s, score):
@@ -37,7 +39,12 @@ class Watch:
         self.found.append(["scores", self.score(model)])
         if optimizer is None:
             return
-        kept = {k: repr(v) for group in optimizer.param_groups for k, v in group.items() if k not in ("params", "lr")}
+        kept = {
+            k: repr(v)
+            for group in optimizer.param_groups
+            for k, v in group.items()
+            if k not in ("params", "lr")
+        }
         self.found.append(["optimiser", json.dumps(kept, sort_keys=True)])
         for part in model.modules():  # of the steps so far, which are over
             if hasattr(part, "auxiliary_loss"):
@@ -112,7 +119,14 @@ def digest(text: str) -> str:
 def weights(model) -> str:
     """A digest of every tensor of a model, by name."""
     state = sorted(model.state_dict().items())
-    return digest(repr([(name, tuple(v.shape), hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest()) for name, v in state]))
+    return digest(
+        repr(
+            [
+                (name, tuple(v.shape), hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest())
+                for name, v in state
+            ]
+        )
+    )
 
 
 def texts(data) -> str:
@@ -120,7 +134,12 @@ def texts(data) -> str:
     found = [json.dumps(data.tokenizer.state(), sort_keys=True), data.corpus.name]
     for split in (data.train, data.validation, data.test):
         tensors = [getattr(split, name) for name in ("tokens", "contexts", "targets") if hasattr(split, name)]
-        found.append(repr([hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for t in tensors] + [len(split), split.characters]))
+        found.append(
+            repr(
+                [hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for t in tensors]
+                + [len(split), split.characters]
+            )
+        )
     return digest(repr(found))
 
 
@@ -140,7 +159,10 @@ def prove(line: dict, loaded: dict) -> dict:
     s = plan.own(line["arm"], s) if hasattr(plan, "own") else s
     key = (
         line["experiment"],
-        *(getattr(s, n, None) for n in ("corpus", "tokenizer", "block_size", "batch_size", "keep_duplicates", "drop_leaked")),
+        *(
+            getattr(s, n, None)
+            for n in ("corpus", "tokenizer", "block_size", "batch_size", "keep_duplicates", "drop_leaked")
+        ),
     )
     if key not in loaded:
         loaded.clear()
@@ -174,24 +196,42 @@ class Short:
     """The data of a run with splits that take little time to score."""
 
     def __init__(self, data):
-        self.train, self.validation, self.test = (Beginning(split) for split in (data.train, data.validation, data.test))
+        self.train, self.validation, self.test = (
+            Beginning(split) for split in (data.train, data.validation, data.test)
+        )
         self.device = data.device
 
 
 def scores(model, data) -> str:
-    """What the version measures at the end of a run; those that had no module for it scored the same three parts of the text."""
+    """What the version measures at the end of a run; those that had no module for it scored the same three
+    parts of the text.
+    """
     short = Short(data)
     measure = getattr(version("common.results.row", "common.record", "common.metrics"), "measure", None)
     if not measure:
-        parts = {"train": short.train.tail(len(short.validation)), "validation": short.validation, "test": short.test}
-        found = {name: version("common.training.metrics", "common.metrics").score(model, part, "cpu") for name, part in parts.items()}
+        parts = {
+            "train": short.train.tail(len(short.validation)),
+            "validation": short.validation,
+            "test": short.test,
+        }
+        found = {
+            name: version("common.training.metrics", "common.metrics").score(model, part, "cpu")
+            for name, part in parts.items()
+        }
     else:
         found = measure(model, short, False)
-    return repr([(name, f.nats.hex(), f.tokens, f.correct, f.loss, f.bpc, f.accuracy) for name, f in sorted(found.items())])
+    return repr(
+        [
+            (name, f.nats.hex(), f.tokens, f.correct, f.loss, f.bpc, f.accuracy)
+            for name, f in sorted(found.items())
+        ]
+    )
 
 
 def in_order(data) -> str:
-    """A digest of every token that is scored, and of what stands before it, in each split and at the end of the training text."""
+    """A digest of every token that is scored, and of what stands before it, in each split and at the end of
+    the training text.
+    """
     found = []
     for split in (data.validation, data.test, data.train.tail(len(data.validation))):
         pairs = list(split.in_order())
@@ -204,7 +244,9 @@ def in_order(data) -> str:
 def batches(data, total: int) -> str:
     """A digest of some batches of two seeds."""
     chosen = [data.with_seed(seed).batch(step) for seed in (1, 2) for step in (0, 1, total - 1)]
-    return digest(repr([hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for pair in chosen for t in pair]))
+    return digest(
+        repr([hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for pair in chosen for t in pair])
+    )
 
 
 def main() -> None:

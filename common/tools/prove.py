@@ -1,8 +1,10 @@
-"""Old evidence for new code: does the present code compute, bit for bit, what the code computed that the rows were made with?
+"""Old evidence for new code: does the present code compute, bit for bit, what the code computed that the rows
+were made with?
 
-For each line of the course whose code changed since, both versions run side by side on this machine with one thread: the data, the
-untrained weights, the first steps and those around the end of the warm-up, the rate of every step, the scores of the weights that
-come out. Where all is equal, a receipt says so and the rows stay valid. `python -m common.tools.course prove [STAGE]`.
+For each line of the course whose code changed since, both versions run side by side on this machine with one
+thread: the data, the untrained weights, the first steps and those around the end of the warm-up, the rate of
+every step, the scores of the weights that come out. Where all is equal, a receipt says so and the rows stay
+valid. `python -m common.tools.course prove [STAGE]`.
 """
 
 import contextlib
@@ -33,7 +35,7 @@ PROGRAM = Path(__file__).with_name("proof.py")
 
 @dataclass(frozen=True)
 class Claim:
-    """A line of the course whose rows are to be carried over: from the code that they were last proved with."""
+    """A line whose rows are to be carried over, from the code that they were last proved with."""
 
     reference: Reference
     old_code: str
@@ -52,12 +54,19 @@ class Verdict:
 
 
 def claims(references: list[Reference]) -> list[Claim]:
-    """The lines among these that have rows, but of other code. Raises UserError for rows that no commit can be asked about."""
+    """The lines among these that have rows, but of other code.
+
+    Raises UserError for rows that no commit can be asked about.
+    """
     measured, known = Measured(), receipts.read()
     found = []
     for reference in references:
         line = measured.line(reference)
-        made = {(str(row.code_hash), str(row.git_commit)) for row in line.rows.itertuples()} if line.state == "stale" else set()
+        made = (
+            {(str(row.code_hash), str(row.git_commit)) for row in line.rows.itertuples()}
+            if line.state == "stale"
+            else set()
+        )
         for code, commit in sorted(made):
             for receipt in known:  # in order: the last one that goes on from there
                 line_of = tuple(receipt[name] for name in ("experiment", "arm", "config_hash", "old_code"))
@@ -68,7 +77,10 @@ def claims(references: list[Reference]) -> list[Claim]:
 
 
 def prove(references: list[Reference]) -> bool:
-    """Prove what can be proved, append receipts, and print what each line came to. True if nothing is left to be measured."""
+    """Prove what can be proved, append receipts, and print what each line came to.
+
+    True if nothing is left to be measured.
+    """
     commit = _present_commit()
     waiting = claims(references)
     print(f"{len(waiting)} lines have rows of other code", flush=True)
@@ -82,7 +94,10 @@ def prove(references: list[Reference]) -> bool:
             print(f"{str(verdict.claim.reference):<72} {verdict.words}", flush=True)
             if verdict.equal:
                 _append(verdict, commit)
-    print(f"{equal} of {len(waiting)} lines compute the same bits, {time.perf_counter() - start:.0f} s; their rows stay valid")
+    print(
+        f"{equal} of {len(waiting)} lines compute the same bits, {time.perf_counter() - start:.0f} s; "
+        "their rows stay valid"
+    )
     if equal < len(waiting):
         print("what is left has to be measured again: python -m common.tools.course run")
     return equal == len(waiting)
@@ -94,8 +109,10 @@ def _append(verdict: Verdict, commit: str) -> None:
     receipts.append(
         {
             "timestamp": now, "experiment": claim.reference.experiment, "arm": claim.reference.arm,
-            "config_hash": claim.reference.config(), "old_code": claim.old_code, "new_code": claim.reference.code,
-            "old_commit": claim.commit, "new_commit": commit, "steps": verdict.steps, "digest": verdict.digest, "threads": 1,
+            "config_hash": claim.reference.config(), "old_code": claim.old_code,
+            "new_code": claim.reference.code,
+            "old_commit": claim.commit, "new_commit": commit, "steps": verdict.steps,
+            "digest": verdict.digest, "threads": 1,
             "torch_version": torch.__version__, "platform": f"{platform.system()}-{platform.machine()}",
         }
     )  # fmt: skip
@@ -109,7 +126,9 @@ def _compare(commit: str, own: list[Claim]) -> Iterator[Verdict]:
                 a, b = (_next(process) for process in (before, now))
                 if "error" in a or "error" in b:
                     side = f"the code of {commit}" if "error" in a else "the present code"
-                    yield Verdict(claim, False, f"not proved: {side} cannot be run here: {a.get('error') or b['error']}")
+                    yield Verdict(
+                        claim, False, f"not proved: {side} cannot be run here: {a.get('error') or b['error']}"
+                    )
                     continue
                 wrong = _other_code(claim, a["code"], b["code"])
                 if wrong:
@@ -129,18 +148,23 @@ def _compare(commit: str, own: list[Claim]) -> Iterator[Verdict]:
 def _other_code(claim: Claim, old: str, new: str) -> str:
     """Why the two versions are not those that a receipt would name; empty if they are."""
     if old != claim.old_code:
-        return f"the code of commit {claim.commit} is not what its rows were made with ({old}, not {claim.old_code})"
+        made = f"({old}, not {claim.old_code})"
+        return f"the code of commit {claim.commit} is not what its rows were made with {made}"
     return "the present code changed while it was compared" if new != claim.reference.code else ""
 
 
 @contextlib.contextmanager
 def _running(tree: Path, own: list[Claim]) -> Iterator[subprocess.Popen]:
     """The program that computes, in one version of the project."""
-    lines = [{"experiment": c.reference.experiment, "arm": c.reference.arm, "flags": c.reference.flags} for c in own]
+    lines = [
+        {"experiment": c.reference.experiment, "arm": c.reference.arm, "flags": c.reference.flags}
+        for c in own
+    ]
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
     with tempfile.TemporaryDirectory() as logs:
         process = subprocess.Popen(
-            [sys.executable, str(PROGRAM)], cwd=tree, env=environment | {"GPT_STAIRCASE_LOGS": logs}, text=True, encoding="utf-8",
+            [sys.executable, str(PROGRAM)], cwd=tree, env=environment | {"GPT_STAIRCASE_LOGS": logs},
+            text=True, encoding="utf-8",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
@@ -154,7 +178,9 @@ def _running(tree: Path, own: list[Claim]) -> Iterator[subprocess.Popen]:
 
 
 def _next(process: subprocess.Popen) -> dict:
-    """The next line that the program prints as JSON; what else is printed, a word of a version about its corpus, is passed over."""
+    """The next line that the program prints as JSON; what else is printed, a word of a version about its
+    corpus, is passed over.
+    """
     for line in process.stdout:
         if line.startswith("{"):
             return json.loads(line)
@@ -163,7 +189,10 @@ def _next(process: subprocess.Popen) -> dict:
 
 @contextlib.contextmanager
 def _worktree(commit: str) -> Iterator[Path]:
-    """The project as it was at a commit, in a temporary folder. Raises UserError, one line, where that cannot be had."""
+    """The project as it was at a commit, in a temporary folder.
+
+    Raises UserError, one line, where that cannot be had.
+    """
     if not commit or commit.endswith("+"):
         raise UserError("its rows were made with changes that are in no commit; measure it again")
     if _git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
@@ -172,7 +201,9 @@ def _worktree(commit: str) -> Iterator[Path]:
         tree = Path(folder).resolve() / "tree"
         made = _git("worktree", "add", "--detach", "--quiet", str(tree), commit)
         if made.returncode:
-            raise UserError(f"commit {commit} cannot be put into a folder: {made.stderr.strip().splitlines()[-1]}")
+            raise UserError(
+                f"commit {commit} cannot be put into a folder: {made.stderr.strip().splitlines()[-1]}"
+            )
         try:
             yield tree
         finally:
@@ -180,12 +211,20 @@ def _worktree(commit: str) -> Iterator[Path]:
 
 
 def _present_commit() -> str:
-    """The commit that the present code is. Raises UserError outside a repository, and where the code has changes that are in none."""
+    """The commit that the present code is.
+
+    Raises UserError outside a repository, and where the code has changes that are in none.
+    """
     commit = results.git_commit()
     if not commit:
-        raise UserError("this is no git repository, so there is no earlier code to compare with; clone the course with git")
+        raise UserError(
+            "this is no git repository, so there is no earlier code to compare with; clone the course "
+            "with git"
+        )
     if commit.endswith("+"):
-        raise UserError("the code has changes that are in no commit; commit them first, for a receipt names the commit")
+        raise UserError(
+            "the code has changes that are in no commit; commit them first, for a receipt names the commit"
+        )
     return commit
 
 

@@ -1,4 +1,6 @@
-"""Running lines of the course side by side: which commands that takes, which of them need the machine to themselves, and in what order."""
+"""Running lines of the course side by side: which commands that takes, which of them need the machine to
+themselves, and in what order.
+"""
 
 import os
 import shlex
@@ -39,19 +41,24 @@ class Task:
 
 
 def training(job: Job, again: bool, timed: set[Reference]) -> Task:
-    """The command that trains one line of the course with one seed; an interrupted run goes on from its checkpoint."""
+    """The command that trains one line of the course with one seed; an interrupted run goes on from its
+    checkpoint.
+    """
     reference, seed = job
     plan, s = course_plan(reference.experiment), reference.settings()
     flags = ["--seeds", str(seed), "--arms", reference.arm, *shlex.split(reference.flags)]
     flags += ["--resume"] if not again and kept(job) else []
     flags += ["--no-pictures"] if gathers(reference.experiment) else []
-    after = [(refer(s.init_from), seed)] if s.init_from and not os.path.isdir(s.init_from) else []  # noqa: PTH112 (a name or a folder)
+    named = s.init_from and not os.path.isdir(s.init_from)  # noqa: PTH112 (a name or a folder)
+    after = [(refer(s.init_from), seed)] if named else []
     alone = bool(plan.own(reference.arm, s).seconds) or reference in timed
     return Task(f"{reference} seed {seed}", [sys.executable, str(plan.script), *flags], [job], alone, after)
 
 
 def gathers(experiment: str) -> bool:
-    """Whether a script has something to do when all its lines are trained: one picture of all runs, or measuring speed."""
+    """Whether a script has something to do when all its lines are trained: one picture of all runs, or
+    measuring speed.
+    """
     plan = course_plan(experiment)
     return bool(plan.overview or plan.measure)
 
@@ -60,9 +67,16 @@ def gathering(experiment: str, after: list[Job]) -> Task:
     """The command that draws or measures what a script gathers. What is trained already costs nothing."""
     plan = course_plan(experiment)
     seeds = plan.header.seeds if plan.overview else plan.header.seeds[:1]
-    flags = ["--seeds", *map(str, seeds), "--resume", *([] if plan.overview else ["--arms", plan.course_arms[0]])]
+    flags = [
+        "--seeds",
+        *map(str, seeds),
+        "--resume",
+        *([] if plan.overview else ["--arms", plan.course_arms[0]]),
+    ]
     what = "measuring" if plan.measure else "picture"
-    return Task(f"{experiment}, {what}", [sys.executable, str(plan.script), *flags], [], bool(plan.measure), after)
+    return Task(
+        f"{experiment}, {what}", [sys.executable, str(plan.script), *flags], [], bool(plan.measure), after
+    )
 
 
 def small(reference: Reference) -> Task:
@@ -82,7 +96,10 @@ def kept(job: Job) -> bool:
 def _saved(job: Job) -> dict:
     """The state in the checkpoint of a run that the present code wrote; empty if there is none."""
     reference, seed = job
-    path = run_folder(reference.experiment, reference.arm, seed, reference.config(), reference.code) / checkpoint.NAME
+    path = (
+        run_folder(reference.experiment, reference.arm, seed, reference.config(), reference.code)
+        / checkpoint.NAME
+    )
     try:
         state = checkpoint.read_state(path)
     except UserError:
@@ -108,20 +125,26 @@ def plan_tasks(jobs: list[Job], draw: list[str], again: bool) -> list[Task]:
     for experiment in draw:
         plan = course_plan(experiment)
         if plan.overview:
-            cells = [(r, seed) for r in course_references(experiment) if not r.flags for seed in plan.header.seeds]
+            cells = [
+                (r, seed) for r in course_references(experiment) if not r.flags for seed in plan.header.seeds
+            ]
             wanted += [job for job in cells if job not in jobs and not _is_trained(job)]
     found = [training(job, again, timed) for job in wanted]
     for experiment in draw:
         found.append(gathering(experiment, [job for job in wanted if job[0].experiment == experiment]))
     order = {reference: number for number, reference in enumerate(course_references())}
     last = {reference.experiment: number for reference, number in order.items()}
-    return sorted(found, key=lambda task: order.get(task.jobs[0][0], -1) if task.jobs else last[task.name.split(",")[0]])
+    return sorted(
+        found, key=lambda task: order.get(task.jobs[0][0], -1) if task.jobs else last[task.name.split(",")[0]]
+    )
 
 
 class Pool:
-    """Runs tasks, as many at once as there are `jobs`. What measures time runs when nothing else does, after everything else.
+    """Runs tasks, as many at once as there are `jobs`. What measures time runs when nothing else does, after
+    everything else.
 
-    With several jobs each task has one thread; with one, a script chooses as it does by hand. A task that fails stops no other.
+    With several jobs each task has one thread; with one, a script chooses as it does by hand. A task that
+    fails stops no other.
     """
 
     def __init__(self, tasks: list[Task], jobs: int):
@@ -133,7 +156,10 @@ class Pool:
             self.waiting.sort(key=lambda task: task.alone)
 
     def run(self) -> Iterator[tuple[str, Task, float]]:
-        """Yield ("begin", task, 0) and ("end", task, seconds). Ctrl-C lets what runs save its state and begins nothing more."""
+        """Yield ("begin", task, 0) and ("end", task, seconds).
+
+        Ctrl-C lets what runs save its state and begins nothing more.
+        """
         before = signal.signal(signal.SIGINT, self._stop)
         try:
             with ThreadPoolExecutor(self.jobs) as pool:
@@ -155,8 +181,14 @@ class Pool:
             signal.signal(signal.SIGINT, before)
 
     def _next(self) -> Task | None:
-        """The next task that may begin now, taken from those that wait; None if it has to wait for one that runs."""
-        if self.stopped or len(self.running) >= self.jobs or any(task.alone for task in self.running.values()):
+        """The next task that may begin now, taken from those that wait; None if it has to wait for one that
+        runs.
+        """
+        if (
+            self.stopped
+            or len(self.running) >= self.jobs
+            or any(task.alone for task in self.running.values())
+        ):
             return None
         undone = [job for task in [*self.waiting, *self.running.values()] for job in task.jobs]
         ready = [task for task in self.waiting if not any(job in undone for job in task.after)]
@@ -164,11 +196,14 @@ class Pool:
             ready = [task for task in ready if not task.alone] or (ready if not self.running else [])
         if not ready:
             return None
-        if self.jobs > 1 and len(self.waiting) <= 3 * self.jobs:  # towards the end a long one must not come last
+        if (
+            self.jobs > 1 and len(self.waiting) <= 3 * self.jobs
+        ):  # towards the end a long one must not come last
             ready.sort(key=lambda task: -task.seconds)
         self.waiting.remove(ready[0])
         if self.jobs > 1 and not ready[0].alone:
-            self.presence.join()  # so that the last one too, when no other is left beside it, counts as not alone
+            # so that the last one too, when no other is left beside it, counts as not alone
+            self.presence.join()
         else:
             self.presence.leave()
         return ready[0]
@@ -181,7 +216,9 @@ class Pool:
             [*task.command, *(["--threads", "1"] if several and not task.alone else [])],
             cwd=ROOT,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if several else None,  # progress bars of several would overwrite one another
+            stderr=subprocess.STDOUT
+            if several
+            else None,  # progress bars of several would overwrite one another
             text=True,
             encoding="utf-8",
             errors="replace",

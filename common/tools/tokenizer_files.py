@@ -9,16 +9,22 @@ from common.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, To
 
 
 def byte_symbols() -> dict[int, str]:
-    """The character that stands for each byte, as GPT-2 writes its vocabulary: itself where it can be seen, else one above 255."""
+    """The character that stands for each byte, as GPT-2 writes its vocabulary: itself where it can be seen,
+    else one above 255.
+    """
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = (byte for byte in range(256) if byte not in seen)
     return {byte: chr(byte) for byte in seen} | {byte: chr(256 + place) for place, byte in enumerate(others)}
 
 
 def as_hf(tokenizer: Tokenizer) -> HFTokenizer:
-    """The same tokenizer in the library's form: the same ids for every text that ours can write, and the same text back."""
+    """The same tokenizer in the library's form: the same ids for every text that ours can write, and the same
+    text back.
+    """
     if isinstance(tokenizer, CharTokenizer):
-        made = HFTokenizer(models.WordLevel({c: place for place, c in enumerate(tokenizer.alphabet)}, unk_token="[none]"))
+        made = HFTokenizer(
+            models.WordLevel({c: place for place, c in enumerate(tokenizer.alphabet)}, unk_token="[none]")
+        )
         made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
         made.decoder = decoders.Fuse()
         return made
@@ -36,7 +42,9 @@ def ranks_of(tokenizer: Tokenizer) -> dict[bytes, int]:
 
 
 def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """Every way to make an entry of two others, in the order of the entries: tiktoken joins whatever makes the lowest."""
+    """Every way to make an entry of two others, in the order of the entries: tiktoken joins whatever makes
+    the lowest.
+    """
     found = []
     for token, rank in ranks.items():
         for cut in range(1, len(token)):
@@ -59,21 +67,31 @@ def _byte_pairs(tokenizer: Tokenizer) -> HFTokenizer:
     pairs = [(symbol(a), symbol(b)) for a, b in merges_of(ranks)]
     made = HFTokenizer(models.BPE(vocabulary, pairs, ignore_merges=not isinstance(tokenizer, BPETokenizer)))
     pieces = pre_tokenizers.Split(Regex(pattern_of(tokenizer)), behavior="isolated")
-    made.pre_tokenizer = pre_tokenizers.Sequence([pieces, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pieces, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     return made
 
 
 def pattern_of(tokenizer: Tokenizer) -> str:
-    """The pattern that cuts a text into pieces, in the words of the library: it has no possessive `++`, and `$` ends a line there."""
+    """The pattern that cuts a text into pieces, in the words of the library: it has no possessive `++`, and
+    `$` ends a line there.
+    """
     pattern = re.sub(r"([?+*]|\d})\+", r"\1", tokenizer.encoding._pat_str)
     return pattern.replace("$", r"\z")
 
 
 def config_of(tokenizer: Tokenizer, block_size: int) -> dict:
-    """What tokenizer_config.json says: nothing is added or tidied, and a special token in a text is plain text, as with ours."""
-    found = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": block_size, "split_special_tokens": True}
+    """What tokenizer_config.json says: nothing is added or tidied, and a special token in a text is plain
+    text, as with ours.
+    """
+    found = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": block_size,
+        "split_special_tokens": True,
+    }
     found |= {"clean_up_tokenization_spaces": False, "add_bos_token": False, "add_eos_token": False}
     special = list(getattr(getattr(tokenizer, "encoding", None), "_special_tokens", {}))
     return found | ({"eos_token": special[0]} if special else {})

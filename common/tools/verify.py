@@ -1,7 +1,8 @@
 """Any reader's check of any claim: train one line of the course again and compare it with what is published.
 
-On the same kind of machine the same bits come out; on another the score lies inside the spread of the published seeds, or it does
-not, and then something is wrong. `python -m common.tools.course verify LINE [--seed N]`.
+On the same kind of machine the same bits come out; on another the score lies inside the spread of the
+published seeds, or it does not, and then something is wrong. `python -m common.tools.course verify LINE
+[--seed N]`.
 """
 
 import math
@@ -33,10 +34,16 @@ def verify(reference: Reference, seed: int) -> bool:
     found = _train(reference, seed, row)
     if found.diverged or row.diverged:
         same = bool(found.diverged) == bool(row.diverged)
-        print(f"{reference} seed {seed}: {'diverged, as published' if same else 'diverged in one of the two only'}")
+        print(
+            f"{reference} seed {seed}: "
+            f"{'diverged, as published' if same else 'diverged in one of the two only'}"
+        )
         return same
     if found.corpus != row.corpus:
-        raise UserError(f"{reference} was published on {row.corpus}, and only {found.corpus} is here; nothing can be compared")
+        raise UserError(
+            f"{reference} was published on {row.corpus}, and only {found.corpus} is here; nothing can be "
+            "compared"
+        )
     print(f"{reference} seed {seed}: test bpc {float(found.test_bpc)!r}, published {float(row.test_bpc)!r}")
     if all(getattr(found, name) == row[name] for name in COMPARED):
         print("the same bits")
@@ -49,7 +56,10 @@ def verify(reference: Reference, seed: int) -> bool:
         return False
     inside = abs(found.test_bpc - spread.mean) <= spread.half
     where = "inside" if inside else "outside"
-    print(f"{where} of what {spread.n} published seeds let one more be, with 95 % confidence: {spread.mean:.4f} ± {spread.half:.4f}")
+    print(
+        f"{where} of what {spread.n} published seeds let one more be, with 95 % confidence: "
+        f"{spread.mean:.4f} ± {spread.half:.4f}"
+    )
     return inside
 
 
@@ -59,7 +69,11 @@ def _threads(row) -> str:
 
 def _train(reference: Reference, seed: int, row):
     """The row of the run, made in a folder of its own: nothing is added to the results."""
-    flags = [*reference.flags.split(), "--arms", reference.arm] if reference.arm != "default" else reference.flags.split()
+    flags = (
+        [*reference.flags.split(), "--arms", reference.arm]
+        if reference.arm != "default"
+        else reference.flags.split()
+    )
     flags += ["--no-pictures"] if gathers(reference.experiment) else []
     if not math.isnan(row.threads) and row.threads <= threads.limit():
         flags += ["--threads", f"{row.threads:.0f}"]
@@ -69,7 +83,9 @@ def _train(reference: Reference, seed: int, row):
     with tempfile.TemporaryDirectory() as folder:
         if start and not Path(start).is_dir():  # what it starts from is trained first
             base = refer(start)
-            _run([str(course_plan(base.experiment).script), "--seeds", str(seed), *base.flags.split()], folder)
+            _run(
+                [str(course_plan(base.experiment).script), "--seeds", str(seed), *base.flags.split()], folder
+            )
         _run([str(course_plan(reference.experiment).script), "--seeds", str(seed), *flags], folder)
         return list(results.read(Path(folder) / "results_All.csv").itertuples())[-1]
 
@@ -77,6 +93,8 @@ def _train(reference: Reference, seed: int, row):
 def _run(command: list[str], logs: str) -> None:
     """Run a script with a logs folder of its own. Raises UserError if it fails."""
     environment = os.environ | {"GPT_STAIRCASE_LOGS": logs}
-    done = subprocess.run([sys.executable, *command], env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    )
     if done.returncode:
         raise UserError(f"{' '.join(command)} ended with exit code {done.returncode}; mend that first")

@@ -41,7 +41,9 @@ def documents(path: Path) -> Iterator[str]:
             try:
                 yield json.loads(line)["text"]
             except (ValueError, KeyError, TypeError):
-                raise UserError(f"{path}, line {number} is no JSON object with a field 'text'; mend or remove that line") from None
+                raise UserError(
+                    f"{path}, line {number} is no JSON object with a field 'text'; mend or remove that line"
+                ) from None
 
 
 @command

@@ -1,6 +1,8 @@
-"""Checkpoints: one safetensors file with every tensor and, in its header, everything else as JSON. Never pickle.
+"""Checkpoints: one safetensors file with every tensor and, in its header, everything else as JSON. Never
+pickle.
 
-A checkpoint is written beside the old one and put in its place in a single step: a killed process leaves the old one or the new one.
+A checkpoint is written beside the old one and put in its place in a single step: a killed process leaves the
+old one or the new one.
 """
 
 import contextlib
@@ -27,7 +29,10 @@ class Checkpoint:
 
 
 def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, state: dict) -> None:
-    """Write `path` atomically: weights, the optimiser's moments, the random state, `state` (JSON). Raises OSError if it cannot."""
+    """Write `path` atomically: weights, the optimiser's moments, the random state, `state` (JSON).
+
+    Raises OSError if it cannot.
+    """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_initialized():
@@ -37,7 +42,11 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, 
             tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
     part = path.with_suffix(".part")
     try:
-        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, part, metadata={"state": json.dumps(state)})
+        save_file(
+            {k: v.contiguous().clone() for k, v in tensors.items()},
+            part,
+            metadata={"state": json.dumps(state)},
+        )
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
@@ -66,7 +75,8 @@ def _opened(path: Path):
         raise UserError(f"no checkpoint at {path}; train first") from None
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise UserError(
-            f"{path} is not a whole checkpoint of this course ({error or type(error).__name__}); remove it and train again"
+            f"{path} is not a whole checkpoint of this course ({error or type(error).__name__}); remove it "
+            "and train again"
         ) from None
 
 
@@ -80,14 +90,17 @@ def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
     """Put the saved weights into `model`. Raises UserError when they are those of another model."""
     weights = {k.removeprefix("model."): v for k, v in checkpoint.tensors.items() if k.startswith("model.")}
     for name, buffer in model.named_buffers():
-        if not buffer.numel() and name in weights:  # sized by the text it was counted on, as the tables of n-grams
+        if (
+            not buffer.numel() and name in weights
+        ):  # sized by the text it was counted on, as the tables of n-grams
             buffer.resize_(weights[name].shape)
     own = {k: v.shape for k, v in model.state_dict().items()}
     saved = {k: v.shape for k, v in weights.items()}
     if own != saved:
         name = sorted(k for k in own.keys() | saved.keys() if own.get(k) != saved.get(k))[0]
         raise UserError(
-            f"the checkpoint is of another model: {name} is {_shape(saved, name)} there and {_shape(own, name)} here; "
+            f"the checkpoint is of another model: {name} is {_shape(saved, name)} there and "
+            f"{_shape(own, name)} here; "
             "use the settings it was trained with"
         )
     model.load_state_dict(weights)
@@ -97,7 +110,9 @@ def _shape(shapes: dict, name: str) -> str:
     return str(tuple(shapes[name])) if name in shapes else "absent"
 
 
-def restore_training(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+def restore_training(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None
+) -> None:
     """Weights, moments and random state as they were: the run goes on as if it had never stopped."""
     restore_model(checkpoint, model)
     if optimizer:

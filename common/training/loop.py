@@ -1,7 +1,9 @@
-"""The training loop, and nothing else: the steps that `01_bigram/by_hand.py` writes out, with the AdamW of `01_bigram/names_bigram.py`.
+"""The training loop, and nothing else: the steps that `01_bigram/by_hand.py` writes out, with the AdamW of
+`01_bigram/names_bigram.py`.
 
-At the course setting the learning rate is constant, everything decays a little, and no gradient is clipped. The recipe that large models
-are trained by (warm-up and cosine, decay of matrices only, clipping) is there for presets; stage 09, which is not there yet, teaches it.
+At the course setting the learning rate is constant, everything decays a little, and no gradient is clipped.
+The recipe that large models are trained by (warm-up and cosine, decay of matrices only, clipping) is there
+for presets; stage 09, which is not there yet, teaches it.
 """
 
 import math
@@ -15,7 +17,10 @@ from common.settings import Settings
 
 
 def train(model: nn.Module, data: Data, s: Settings, recorder) -> None:
-    """Train `model` in place with AdamW. The recorder (common.training.recorder) counts steps, shows progress and saves."""
+    """Train `model` in place with AdamW.
+
+    The recorder (common.training.recorder) counts steps, shows progress and saves.
+    """
     device = torch.device(data.device)
     optimizer = adamw(model, s)
     mixed = torch.autocast(device.type, torch.bfloat16, enabled=s.dtype == "bfloat16")
@@ -36,12 +41,16 @@ def train(model: nn.Module, data: Data, s: Settings, recorder) -> None:
 
 
 def auxiliary_loss(model: nn.Module) -> torch.Tensor | float:
-    """What layers ask for besides right predictions (a mixture of experts: that its experts get equal work); 0 for most models."""
+    """What layers ask for besides right predictions (a mixture of experts: that its experts get equal work);
+    0 for most models.
+    """
     return sum(part.auxiliary_loss for part in model.modules() if hasattr(part, "auxiliary_loss"))
 
 
 def learning_rate(s: Settings, step: int) -> float:
-    """The rate of a step: rising during the warm-up, then constant, or falling along half a cosine to `min_lr`."""
+    """The rate of a step: rising during the warm-up, then constant, or falling along half a cosine to
+    `min_lr`.
+    """
     if step < s.warm_up:
         return s.lr * (step + 1) / (s.warm_up + 1)
     if not s.cosine:
@@ -51,7 +60,9 @@ def learning_rate(s: Settings, step: int) -> float:
 
 
 def adamw(model: nn.Module, s: Settings) -> torch.optim.AdamW:
-    """AdamW over all parameters, or, with `decay_matrices`, with decay for those of two or more dimensions only."""
+    """AdamW over all parameters, or, with `decay_matrices`, with decay for those of two or more dimensions
+    only.
+    """
     parameters = list(model.parameters())
     groups = [{"params": parameters, "weight_decay": s.weight_decay}]
     if s.decay_matrices:

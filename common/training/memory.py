@@ -1,4 +1,6 @@
-"""How much memory a run will take, asked before it starts; and memory that is freed and asked for again at every step."""
+"""How much memory a run will take, asked before it starts; and memory that is freed and asked for again at
+every step.
+"""
 
 import contextlib
 import ctypes
@@ -14,11 +16,15 @@ from common.errors import UserError
 from common.settings import Settings
 
 
-def needed(build: Callable, s: Settings, vocab_size: int, x: torch.Tensor, y: torch.Tensor) -> tuple[int, int]:
-    """Bytes for parameters, gradients and AdamW's two moments; and bytes that a forward pass of one batch keeps for the way back.
+def needed(
+    build: Callable, s: Settings, vocab_size: int, x: torch.Tensor, y: torch.Tensor
+) -> tuple[int, int]:
+    """Bytes for parameters, gradients and AdamW's two moments; and bytes that a forward pass of one batch
+    keeps for the way back.
 
-    x, y: one window and its target, (1, T) and (1, T) or (1,). Nothing is computed: tensors on the `meta` device have shapes only.
-    Where shapes depend on numbers (which expert gets which token), one window is computed, and counts as often as the batch has windows.
+    x, y: one window and its target, (1, T) and (1, T) or (1,). Nothing is computed: tensors on the `meta`
+    device have shapes only. Where shapes depend on numbers (which expert gets which token), one window is
+    computed, and counts as often as the batch has windows.
     """
     with torch.device("meta"):
         model = build(s, vocab_size)
@@ -36,7 +42,9 @@ def _kept(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     """Bytes that a forward pass keeps for the way back, without the parameters."""
     kept: dict[int, torch.Tensor] = {}
     own = {p.untyped_storage()._cdata for p in model.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(lambda z: kept.setdefault(z.untyped_storage()._cdata, z), lambda z: z):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda z: kept.setdefault(z.untyped_storage()._cdata, z), lambda z: z
+    ):
         F.cross_entropy(model(x).flatten(0, -2), y.flatten())
     return sum(z.untyped_storage().nbytes() for key, z in kept.items() if key not in own)
 
@@ -53,11 +61,15 @@ def check(name: str, build: Callable, s: Settings, data: Data) -> None:
     free = available(data.device)
     if free is None:
         return
-    weights, activations = needed(build, s, data.tokenizer.vocab_size, *data.train.at(torch.zeros(1, dtype=torch.long)))
+    weights, activations = needed(
+        build, s, data.tokenizer.vocab_size, *data.train.at(torch.zeros(1, dtype=torch.long))
+    )
     if weights + activations > free:
         raise UserError(
-            f"{name} would need about {_size(weights + activations)} of memory ({_size(weights)} for weights, gradients and moments, "
-            f"{_size(activations)} for one batch on its way), and {_size(free)} are free; use a smaller --n-embd, --n-layer or --batch-size"
+            f"{name} would need about {_size(weights + activations)} of memory ({_size(weights)} for "
+            "weights, gradients and moments, "
+            f"{_size(activations)} for one batch on its way), and {_size(free)} are free; use a smaller "
+            "--n-embd, --n-layer or --batch-size"
         )
 
 
@@ -73,20 +85,26 @@ def peak() -> int:
 
 
 def up_to_the_peak() -> torch.Tensor:
-    """A tensor that fills what is missing to the peak: as long as it is kept, whatever is asked for raises the peak."""
+    """A tensor that fills what is missing to the peak: as long as it is kept, whatever is asked for raises
+    the peak.
+    """
     return torch.ones(max(0, peak() - psutil.Process().memory_info().rss), dtype=torch.uint8)
 
 
 def keep_freed() -> None:
-    """Let the C library of Linux keep what a step frees for the next step, instead of handing it back and asking the system for it anew.
+    """Let the C library of Linux keep what a step frees for the next step, instead of handing it back and
+    asking the system for it anew.
 
-    A step of a small model frees and asks for tens of megabytes; the system clears each page again. Elsewhere this does nothing.
+    A step of a small model frees and asks for tens of megabytes; the system clears each page again. Elsewhere
+    this does nothing.
     """
     _mallopt(2**30)
 
 
 def free_at_once() -> None:
-    """Let the C library of Linux hand back what is freed at once: then the peak is what is held together, and no leftovers."""
+    """Let the C library of Linux hand back what is freed at once: then the peak is what is held together, and
+    no leftovers.
+    """
     _mallopt(2**16)
 
 

@@ -1,4 +1,6 @@
-"""Exact scores: loss, perplexity, accuracy and bits per character over a whole split, each token predicted exactly once."""
+"""Exact scores: loss, perplexity, accuracy and bits per character over a whole split, each token predicted
+exactly once.
+"""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +26,12 @@ class Score:
     """Characters of the scored text."""
 
     def __add__(self, other: "Score") -> "Score":
-        return Score(self.nats + other.nats, self.tokens + other.tokens, self.correct + other.correct, self.characters + other.characters)
+        return Score(
+            self.nats + other.nats,
+            self.tokens + other.tokens,
+            self.correct + other.correct,
+            self.characters + other.characters,
+        )
 
     @property
     def loss(self) -> float:
@@ -42,13 +49,15 @@ class Score:
 
     @property
     def bpc(self) -> float:
-        """Bits per character: total bits over the characters they encode, comparable whatever the tokenizer."""
+        """Bits per character: total bits over the characters, comparable whatever the tokenizer."""
         return self.nats / math.log(2) / self.characters
 
 
 @torch.no_grad()
 def score(model: nn.Module, split, device: str = "cpu") -> Score:
-    """Score `model` on every token of `split` (see common.data), dropout off; training mode is restored, no random number is used."""
+    """Score `model` on every token of `split` (see common.data), dropout off; training mode is restored, no
+    random number is used.
+    """
     training = model.training
     model.eval()
     nats, correct, tokens = 0.0, 0, 0
@@ -63,7 +72,9 @@ def score(model: nn.Module, split, device: str = "cpu") -> Score:
 
 
 def pair_entropy(x: torch.Tensor, y: torch.Tensor) -> float:
-    """Nats per token of the best table of pairs fitted to exactly these inputs and targets (both flat or of one shape)."""
+    """Nats per token of the best table of pairs fitted to exactly these inputs and targets (both flat or of
+    one shape).
+    """
     pairs, counts = torch.stack([x.flatten(), y.flatten()]).cpu().unique(dim=1, return_counts=True)
     totals = torch.zeros(int(x.max()) + 1).index_add(0, pairs[0], counts.float())
     return float(-(counts * (counts / totals[pairs[0]]).log()).sum() / counts.sum())

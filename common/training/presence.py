@@ -1,4 +1,6 @@
-"""Whether other runs of the course are on this machine: their times would say more about one another than about the scripts."""
+"""Whether other runs of the course are on this machine: their times would say more about one another than
+about the scripts.
+"""
 
 import contextlib
 import os
@@ -11,12 +13,17 @@ import psutil
 
 
 def folder() -> Path:
-    """Where every process of the course that trains or measures leaves a note while it runs, whatever folder its results go to."""
+    """Where every process of the course that trains or measures leaves a note while it runs, whatever folder
+    its results go to.
+    """
     return Path(platformdirs.user_cache_dir("gpt-staircase")) / "running"
 
 
 class Presence:
-    """The note of this process. `with Presence() as presence: ...`; where no note can be left, nothing is known of others."""
+    """The note of this process.
+
+    `with Presence() as presence: ...`; where no note can be left, nothing is known of others.
+    """
 
     def __init__(self):
         self.path = folder() / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -45,11 +52,19 @@ class Presence:
             _met(self.path).unlink(missing_ok=True)
 
     def others(self) -> list[Path]:
-        """The notes of the other processes that are running. Those of processes that were killed are removed."""
+        """The notes of the other processes that are running.
+
+        Those of processes that were killed are removed.
+        """
         found = []
         for path in self.path.parent.glob("*-*-*"):
             host, process, _ = path.name.rsplit("-", 2)
-            if path == self.path or path.name.endswith("~") or host != socket.gethostname() or not process.isdigit():
+            if (
+                path == self.path
+                or path.name.endswith("~")
+                or host != socket.gethostname()
+                or not process.isdigit()
+            ):
                 continue  # of this process, or of another machine that has the same home
             if psutil.pid_exists(int(process)):
                 found.append(path)

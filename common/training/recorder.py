@@ -1,4 +1,6 @@
-"""What happens around the steps of a run: progress, validation, checkpoints, an orderly stop, and the end of a run that diverged."""
+"""What happens around the steps of a run: progress, validation, checkpoints, an orderly stop, and the end of
+a run that diverged.
+"""
 
 import contextlib
 import math
@@ -20,9 +22,13 @@ from common.settings import Settings
 from common.training import checkpoint
 from common.training.metrics import score
 
-PACE = {"mininterval": 0.1 if sys.stderr.isatty() else 10.0, "delay": 0.3}  # in a log file, one line in ten seconds
+PACE = {
+    "mininterval": 0.1 if sys.stderr.isatty() else 10.0,
+    "delay": 0.3,
+}  # in a log file, one line in ten seconds
 EVALUATIONS = 15  # points of a learning curve at most; a checkpoint is saved at each
-VALIDATED = 65_536  # tokens of the validation text that such a point looks at; the result of a run is measured on the whole
+# tokens of the validation text that such a point looks at; the result of a run is measured on the whole
+VALIDATED = 65_536
 
 
 class Diverged(Exception):
@@ -39,20 +45,40 @@ def finished(state: dict, steps: int, seconds: float) -> bool:
 
 
 class Recorder:
-    """Keeps the record of one run (one arm, one seed) in its folder: of so many steps, or of so many seconds of training.
+    """Keeps the record of one run (one arm, one seed) in its folder: of so many steps, or of so many seconds
+    of training.
 
-    `steps()` yields the numbers of the steps still to do; `record(loss)` ends each. The clock runs during steps only: neither
-    validation nor saving counts as training time. `state` is what the checkpoint says of the run, from the beginning.
+    `steps()` yields the numbers of the steps still to do; `record(loss)` ends each. The clock runs during
+    steps only: neither validation nor saving counts as training time. `state` is what the checkpoint says of
+    the run, from the beginning.
     """
 
     def __init__(self, folder: Path, data: Data, s: Settings, state: dict, label: str, probe=None):
-        self.folder, self.data, self.total, self.limit, self.label, self.probe = folder, data, s.steps, s.seconds, label, probe
-        self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "probes": [], "loss_sum": 0.0, "loss_count": 0}
+        self.folder, self.data, self.total, self.limit, self.label, self.probe = (
+            folder,
+            data,
+            s.steps,
+            s.seconds,
+            label,
+            probe,
+        )
+        self.state = state | {
+            "step": 0,
+            "seconds": 0.0,
+            "curve": [],
+            "probes": [],
+            "loss_sum": 0.0,
+            "loss_count": 0,
+        }
         self.model, self.optimizer, self.codes = None, None, None
         self.stop, self.looped, self.loss = False, False, math.nan
         trained = s.steps * data.batch_size * data.predicted
-        looks_at = min(len(data.validation), VALIDATED, max(4096, trained // 10))  # to watch a short run must not cost more than the run
-        self.validation = data.validation.head(looks_at) if looks_at < len(data.validation) else data.validation
+        looks_at = min(
+            len(data.validation), VALIDATED, max(4096, trained // 10)
+        )  # to watch a short run must not cost more than the run
+        self.validation = (
+            data.validation.head(looks_at) if looks_at < len(data.validation) else data.validation
+        )
         self.every = max(1, math.ceil(s.steps / min(EVALUATIONS, max(3, trained // looks_at))))
 
     def go_on_from(self, codes: Iterable[str]) -> None:
@@ -69,16 +95,21 @@ class Recorder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run's folder: a second process with the same run is refused, and Ctrl-C is kept until the end of a step."""
+        """Hold the run's folder: a second process with the same run is refused, and Ctrl-C is kept until the
+        end of a step.
+        """
         lock = filelock.FileLock(self.folder / "lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise UserError(f"another process is training this run ({self.folder}); wait for it or stop it") from None
+            raise UserError(
+                f"another process is training this run ({self.folder}); wait for it or stop it"
+            ) from None
         except OSError as error:
             raise UserError(
-                f"checkpoints cannot be written to {self.folder} ({error.strerror}); set GPT_STAIRCASE_LOGS to another folder"
+                f"checkpoints cannot be written to {self.folder} ({error.strerror}); set "
+                "GPT_STAIRCASE_LOGS to another folder"
             ) from None
         catches = threading.current_thread() is threading.main_thread()
         previous = signal.signal(signal.SIGINT, self._interrupt) if catches else None
@@ -103,7 +134,8 @@ class Recorder:
             self.path.unlink(missing_ok=True)
             self._evaluate()
         with tqdm(
-            total=None if self.limit else self.total, initial=self.state["step"], desc=self.label, unit="step", dynamic_ncols=True,
+            total=None if self.limit else self.total, initial=self.state["step"], desc=self.label,
+            unit="step", dynamic_ncols=True,
             leave=False, **PACE,
         ) as self.bar:  # fmt: skip
             while not self.finished:
@@ -113,19 +145,24 @@ class Recorder:
                 self._after(self.state["step"] + 1)
 
     def finish(self, model: nn.Module, seconds: float) -> None:
-        """End a run that took no steps, as counting does: its time is `seconds`, its checkpoint the finished model."""
+        """End a run that took no steps, as counting does: its time is `seconds`, its checkpoint the finished
+        model.
+        """
         if not self.looped:
             self.model, self.optimizer = model, None
             self.state |= {"step": self.total, "seconds": seconds}
             self._save()
 
     def keep_scores(self, scores: dict, further: dict[str, float]) -> None:
-        """Save what the finished model scored with it, so that whoever uses the checkpoint tells its scores and no other run's.
+        """Save what the finished model scored with it, so that whoever uses the checkpoint tells its scores
+        and no other run's.
 
         further: the script's own scores, by name.
         """
         self.state["further"] = further
-        self.state["scores"] = {split: {"loss": found.loss, "bpc": found.bpc} for split, found in scores.items()}
+        self.state["scores"] = {
+            split: {"loss": found.loss, "bpc": found.bpc} for split, found in scores.items()
+        }
         self._save()
 
     def record(self, loss: Tensor) -> None:
@@ -142,7 +179,11 @@ class Recorder:
         if done % 10 == 0:
             clock = f", {self.state['seconds']:.0f} of {self.limit:g} s" if self.limit else ""
             self.bar.set_postfix_str(f"loss {self.loss:.3f}{clock}", refresh=False)
-        due = self.state["seconds"] * EVALUATIONS > self.limit * len(self.state["curve"]) if self.limit else done % self.every == 0
+        due = (
+            self.state["seconds"] * EVALUATIONS > self.limit * len(self.state["curve"])
+            if self.limit
+            else done % self.every == 0
+        )
         if due or self.finished:
             self._evaluate()
             self._save()
@@ -151,7 +192,9 @@ class Recorder:
             raise Stopped
 
     def _evaluate(self) -> None:
-        """A point of the learning curve: step, mean training loss since the last point, validation loss and bits per character."""
+        """A point of the learning curve: step, mean training loss since the last point, validation loss and
+        bits per character.
+        """
         s = self.state
         train_loss = s["loss_sum"] / s["loss_count"] if s["loss_count"] else None
         found = score(self.model, self.validation, self.data.device)
@@ -176,7 +219,8 @@ class Recorder:
             checkpoint.save(self.path, self.model, self.optimizer, self.state)
         except OSError as error:
             raise UserError(
-                f"the checkpoint cannot be written to {self.folder} ({error.strerror or error}); the last good one is kept"
+                f"the checkpoint cannot be written to {self.folder} ({error.strerror or error}); the last "
+                "good one is kept"
             ) from None
 
     def _restore(self) -> None:
@@ -189,6 +233,10 @@ class Recorder:
             ("seed", "seed"),
         ):
             if saved.state.get(key) not in (self.codes if key == "code_hash" else [self.state[key]]):
-                raise UserError(f"cannot resume {self.folder}: its {what} changed since; run once without --resume")
+                raise UserError(
+                    f"cannot resume {self.folder}: its {what} changed since; run once without --resume"
+                )
         checkpoint.restore_training(saved, self.model, self.optimizer)
-        self.state = saved.state | {key: self.state[key] for key in ("threads", "code_hash")}  # threads may be given by hand
+        self.state = saved.state | {
+            key: self.state[key] for key in ("threads", "code_hash")
+        }  # threads may be given by hand

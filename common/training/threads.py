@@ -1,7 +1,9 @@
-"""How many CPU threads a run uses. More are not always faster: a small model, or a machine with other work, is best served by one.
+"""How many CPU threads a run uses. More are not always faster: a small model, or a machine with other work,
+is best served by one.
 
-The number decides in which order sums are taken. The same number gives the same bits; between different numbers nothing is
-promised. So it is chosen before step 0, kept in the checkpoint, and a column of the results.
+The number decides in which order sums are taken. The same number gives the same bits; between different
+numbers nothing is promised. So it is chosen before step 0, kept in the checkpoint, and a column of the
+results.
 """
 
 import copy
@@ -19,7 +21,8 @@ from common.data import Data
 from common.errors import UserError
 from common.training import checkpoint
 
-GAIN = 0.9  # more threads must take at most this share of the time: an advantage that small is soon lost to other work
+# more threads must take at most this share of the time: an advantage that small is soon lost to other work
+GAIN = 0.9
 SHARE = 0.003  # of a run's time may be spent on a choice that is not clear at once
 SHORT = 2.0  # seconds; for a run that takes no longer the choice would cost more than it brings
 
@@ -33,21 +36,36 @@ class Choice:
 
 
 def limit(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """The cores that this process may use: those of the machine, or fewer where the system or a container allows fewer."""
+    """The cores that this process may use: those of the machine, or fewer where the system or a container
+    allows fewer.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, round(min(cores, _quota(root))))
 
 
 def _quota(root: Path) -> float:
-    """The cores that the container's CPU limit is worth, infinity without a limit. Source: the kernel's cgroup-v1 and -v2 texts."""
+    """The cores that the container's CPU limit is worth, infinity without a limit.
+
+    Source: the kernel's cgroup-v1 and -v2 texts.
+    """
     try:
-        own = [line.split("::", 1)[1] for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines() if "::" in line]
+        own = [
+            line.split("::", 1)[1]
+            for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+            if "::" in line
+        ]
     except OSError:
         own = []
     folders = [root / part.strip("/") for part in own]
     found = [math.inf]
-    for folder in {root, *(parent for f in folders for parent in (f, *f.parents) if parent.is_relative_to(root))}:
-        found += [_read_quota(folder / "cpu.max"), _read_quota(folder / "cpu/cpu.cfs_quota_us", folder / "cpu/cpu.cfs_period_us")]
+    for folder in {
+        root,
+        *(parent for f in folders for parent in (f, *f.parents) if parent.is_relative_to(root)),
+    }:
+        found += [
+            _read_quota(folder / "cpu.max"),
+            _read_quota(folder / "cpu/cpu.cfs_quota_us", folder / "cpu/cpu.cfs_period_us"),
+        ]
     return min(found)
 
 
@@ -66,8 +84,11 @@ def check(threads: int | None) -> None:
         raise UserError(f"--threads {threads} makes no sense; this process may use 1 to {limit()}")
 
 
-def settle(name: str, model: nn.Module, data: Data, steps: int, given: int | None, begun: Path | None) -> int | None:
-    """Set the number of threads of a run and say it: given by hand, that of the checkpoint it goes on from, or the fastest.
+def settle(
+    name: str, model: nn.Module, data: Data, steps: int, given: int | None, begun: Path | None
+) -> int | None:
+    """Set the number of threads of a run and say it: given by hand, that of the checkpoint it goes on from,
+    or the fastest.
 
     Returns the number, None on another device than the CPU.
     """
@@ -131,7 +152,9 @@ def _fastest(step, one: float, counts: list[int], budget: float) -> Choice:
 
 
 def _is_clear(times: dict[int, list[float]]) -> bool:
-    """Whether for each number of threads every step so far, beside every step with one thread, gives the same answer."""
+    """Whether for each number of threads every step so far, beside every step with one thread, gives the same
+    answer.
+    """
     low, high = GAIN * min(times[1]), GAIN * max(times[1])
     return all(max(found) < low or min(found) > high for count, found in times.items() if count > 1)
 
