@@ -3,11 +3,11 @@
 Previous : 01_bigram/count_bigram.py
 Changes  : Model, count, train
 Idea     : start from a table of zeros, guess, measure the surprise, and push every entry a little where it
-would have helped
+           would have helped
 Teaches  : nn.Parameter, F.cross_entropy, loss.backward, common.training
 Source   : Rumelhart, Hinton and Williams 1986, Nature 323 (learning by gradient); Bridle 1990 (softmax)
 Expect   : the loss of the counted table, slowly: gradient descent finds by small steps what counting finds at
-once
+           once
 """
 
 import torch

@@ -3,7 +3,7 @@
 Previous : none
 Changes  : Model, count
 Idea     : one pass over the text fills a table; a row of it, divided by its sum, is the probability of the
-next character
+           next character
 Teaches  : register_buffer
 Source   : Shannon 1948, A Mathematical Theory of Communication, section 3
 Expect   : far better than guessing; every model that sees more than one character has to beat it

@@ -5,9 +5,9 @@ Changes  : Model, train
 Idea     : AdamW: step along a running mean of the gradients, each entry at a size of its own
 Teaches  : torch.optim.AdamW
 Source   : Karpathy 2022, github.com/karpathy/makemore (the names and the task); Loshchilov and Hutter 2019,
-arXiv:1711.05101
+           arXiv:1711.05101
 Expect   : little better than a guess among a dozen letters, as a pair says nothing of where in a name it
-stands
+           stands
 Also     : --keep-duplicates; --keep-duplicates --drop-leaked
 """
 

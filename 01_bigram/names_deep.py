@@ -1,14 +1,13 @@
-"""Deep: eight letters, three hidden layers, and batch normalisation, which keeps the inputs of tanh where it
-has a slope.
+"""Deep: eight letters, three hidden layers, and batch normalisation, which keeps tanh where it has a slope.
 
 Previous : 01_bigram/names_mlp.py
 Changes  : BatchNorm, Layer, Model
 Idea     : whatever the weights do, every hidden feature is brought back to mean 0 and variance 1 over the
-batch
+           batch
 Teaches  : nn.Sequential
 Source   : Ioffe and Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2
 Expect   : better than one layer and three letters, by a tenth of a nat at most; most of it from the longer
-context
+           context
 Also     : --keep-duplicates; --keep-duplicates --drop-leaked
 """
 

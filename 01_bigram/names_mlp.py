@@ -1,5 +1,4 @@
-"""Neural probabilistic language model: letters become vectors, and a hidden layer looks at several of them at
-once.
+"""Neural probabilistic language model: letters become vectors, and a hidden layer looks at several.
 
 Previous : 01_bigram/names_bigram.py
 Changes  : Model

@@ -3,7 +3,7 @@
 Previous : 01_bigram/names_deep.py
 Changes  : Model
 Idea     : a layer joins pairs, the next one pairs of pairs: letters meet step by step, and all pairs of a
-level share their weights
+           level share their weights
 Source   : van den Oord et al. 2016, arXiv:1609.03499, section 2.1
 Expect   : better than the flat network of the same depth, by a few hundredths of a nat
 Also     : --keep-duplicates; --keep-duplicates --drop-leaked; --corpus indian --steps 200 --batch-size 64;

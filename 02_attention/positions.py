@@ -4,7 +4,7 @@ Previous : 02_attention/self_attention.py
 Changes  : Model, picture
 Idea     : a learned vector per position, added to the token's vector
 Source   : Gehring et al. 2017, arXiv:1705.03122 (learned positions); Vaswani et al. 2017, arXiv:1706.03762,
-section 3.5
+           section 3.5
 Expect   : better than without: the head can now find the last few characters
 Seeds    : 1 2 3 4 5 6 7 8
 """

@@ -5,7 +5,7 @@ Changes  : Average, Head, Model, picture
 Idea     : the weights of the mean come from the data: a query asks, keys answer, values are gathered
 Source   : Vaswani et al. 2017, arXiv:1706.03762, equation 1
 Expect   : far better than the plain mean; no better than the bigram, for it cannot tell the last character
-from an earlier one
+           from an earlier one
 Seeds    : 1 2 3 4 5 6 7 8
 """
 

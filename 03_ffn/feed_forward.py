@@ -2,13 +2,13 @@
 
 Previous : 02_attention/multi_head.py
 Changes  : FeedForward, Model
-Idea     : two linear layers with a bend between them, the same for every position; the bend is the choice:
-ReLU or GELU
+Idea     : two linear layers with a non-linearity between them, the same for every position; the choice
+           is ReLU or GELU
 Teaches  : nn.Sequential, nn.ReLU, nn.GELU
 Source   : Vaswani et al. 2017, arXiv:1706.03762, section 3.3; GELU: Hendrycks and Gimpel 2016,
-arXiv:1606.08415
+           arXiv:1606.08415
 Expect   : a large gain, larger than that of several heads; between ReLU and GELU a difference too small to
-see here
+           see here
 """
 
 from functools import partial

@@ -5,7 +5,7 @@ Changes  : FeedForward, Block, Model, probe, picture
 Idea     : N blocks, one after the other; GELU from here on
 Source   : He et al. 2016, arXiv:1512.03385, figure 1 (plain networks get worse with depth)
 Expect   : worse than one block; gradients shrink from the last block to the first, so the first ones hardly
-learn
+           learn
 """
 
 import torch

@@ -1,5 +1,4 @@
-"""Depth map: which ways of wiring a block train, how deep, and with or without a warm-up of the learning
-rate?
+"""Depth map: which wirings of a block train, how deep, and with or without a warm-up of the rate?
 
 Previous : 05_residual_norm/pre_ln.py
 Changes  : Block, Model, probe, overview
@@ -8,7 +7,7 @@ Idea     : the four wirings of this course at six depths, at a small equal budge
            over the first 100 steps
 Teaches  : nn.Identity
 Source   : He et al. 2016, arXiv:1512.03385; Xiong et al. 2020, arXiv:2002.04745, figure 1 (post-LN needs
-warm-up, pre-LN does not)
+           warm-up, pre-LN does not)
 Expect   : plain fails from depth 4; residual trains, but not at 32; post-LN fails deep without warm-up, and
            goes deeper with it; pre-LN always trains
 Seeds    : 1 2

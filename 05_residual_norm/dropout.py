@@ -3,7 +3,7 @@
 Previous : 05_residual_norm/pre_ln.py
 Changes  : Block, Model
 Idea     : no number can rely on another being there; the rest is scaled up to make good for it, and in
-evaluation nothing is dropped
+           evaluation nothing is dropped
 Teaches  : nn.Dropout
 Source   : Srivastava et al. 2014, JMLR 15, 1929-1958
 Expect   : worse here: in 1500 steps nothing overfits, so there is nothing to prevent

@@ -3,11 +3,11 @@
 Previous : 05_residual_norm/projection.py
 Changes  : LayerNorm, Model
 Idea     : mean 0 and variance 1 over the C numbers of each vector; where a norm is best placed in a block is
-the next question
+           the next question
 Teaches  : nn.LayerNorm
 Source   : Ba, Kiros and Hinton 2016, arXiv:1607.06450
 Expect   : little change: one norm at the end mends the scale of the logits, not what happens between the
-blocks
+           blocks
 Also     : --lr 4e-3 --steps 700
 """
 

@@ -3,7 +3,7 @@
 Previous : 05_residual_norm/layer_norm.py
 Changes  : LayerNorm, Block, Model
 Idea     : LN(x + f(x)): what a block hands on always has the same scale; nn.LayerNorm takes the place of our
-own
+           own
 Source   : Vaswani et al. 2017, arXiv:1706.03762, section 5.4
 Expect   : better than without norms between the blocks; needs care (warm-up) when deep
 Also     : --lr 4e-3 --steps 700

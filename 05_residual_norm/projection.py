@@ -3,7 +3,7 @@
 Previous : 05_residual_norm/residual.py
 Changes  : MultiHeadAttention
 Idea     : a linear layer after the heads: each head may write anywhere in the stream, not only to its own
-slice
+           slice
 Source   : Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2 (the matrix W^O)
 Expect   : a little better
 """

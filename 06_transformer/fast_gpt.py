@@ -3,7 +3,7 @@
 Previous : 06_transformer/gpt.py
 Changes  : MultiHeadAttention
 Idea     : query, key and value in one matrix product; scores, mask, softmax and sum in one kernel that never
-writes the (T, T) weights
+           writes the (T, T) weights
 Teaches  : F.scaled_dot_product_attention
 Source   : Dao et al. 2022, arXiv:2205.14135 (FlashAttention)
 Expect   : the same loss as gpt, in clearly less time

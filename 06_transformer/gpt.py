@@ -3,7 +3,7 @@
 Previous : 05_residual_norm/pre_ln.py
 Changes  : MultiHeadAttention, FeedForward, Block, Model
 Idea     : weights that start small, so that the first guess is an even one and no block shouts; the token
-           embedding, read backwards, is the head; no biases. (Dropout is back, in three places, and off by
+           embedding, transposed, is the head; no biases. (Dropout is back, in three places, and off by
            default: --dropout 0.1)
 Teaches  : nn.init
 Source   : Radford et al. 2019 (GPT-2: small weights, smaller still where a block writes to the stream); Press

@@ -3,12 +3,12 @@
 Previous : 06_transformer/fast_gpt.py
 Changes  : fit_law, overview, parameters
 Idea     : at equal tokens the loss falls with the number of parameters N along E + A / N^a; what six sizes
-say of two larger ones
+           say of two larger ones
 Source   : Kaplan et al. 2020, arXiv:2001.08361 (a power law; N without embeddings); Hoffmann et al. 2022,
            arXiv:2203.15556 (with an E that no size gets below; equal compute); Yang et al. 2022,
            arXiv:2203.03466 (the wider, the smaller the rate)
 Expect   : a between 0.1 and 0.4; both large sizes within the interval; at small compute the small sizes are
-ahead
+           ahead
 """
 
 import numpy as np

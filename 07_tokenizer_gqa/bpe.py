@@ -3,7 +3,7 @@
 Previous : 06_transformer/fast_gpt.py
 Changes  : BPE, join, utf8, load, overview
 Idea     : begin with the 256 bytes, and join the two neighbours that stand together most often into a new
-token, again and again
+           token, again and again
 Source   : Sennrich et al. 2016, arXiv:1508.07909; on bytes, and with this pattern: Radford et al. 2019,
            "Language Models are Unsupervised Multitask Learners"
 Expect   : at equal characters seen, vocabularies of a thousand or two are better than characters; at equal

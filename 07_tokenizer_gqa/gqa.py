@@ -3,9 +3,9 @@
 Previous : 07_tokenizer_gqa/kv_cache.py
 Changes  : MultiHeadAttention, measure
 Idea     : a cache holds keys and values only, so with K heads of these instead of H it is H / K times
-smaller; all H have own queries
+           smaller; all H have own queries
 Source   : Shazeer 2019, arXiv:1911.02150 (multi-query: K = 1); Ainslie et al. 2023, arXiv:2305.13245
-(grouped)
+           (grouped)
 Expect   : a loss that is hardly worse with half of the heads, a little worse with one; decoding is faster for
            many texts at once, hardly for one
 """

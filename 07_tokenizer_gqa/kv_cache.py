@@ -1,13 +1,12 @@
-"""KV cache: keys and values of what was read are kept, so that only the newest token has to go through the
-model.
+"""KV cache: keys and values are kept, so that only the newest token has to go through the model.
 
 Previous : 07_tokenizer_gqa/weight_tying.py
 Changes  : Cache, MultiHeadAttention, greedy, measure
 Idea     : causal attention lets no position see a later one, so a new token changes nothing about earlier
-keys and values
+           keys and values
 Source   : Shazeer 2019, arXiv:1911.02150 (the cost of decoding one token after the other)
 Expect   : the same tokens, at a time for each that hardly grows with the length of the text; memory that
-grows in proportion to it
+           grows in proportion to it
 """
 
 import time

@@ -3,10 +3,10 @@
 Previous : 07_tokenizer_gqa/bpe.py
 Changes  : TiedHead, UntiedHead, overview
 Idea     : the head reads the table of embeddings backwards, logits = x E^T, instead of having a matrix of its
-own
+           own
 Source   : Press and Wolf 2017, arXiv:1608.05859
 Expect   : no measurable difference for 65 characters; for thousands of tokens the tied head is better, with
-half of the table's parameters
+           half of the table's parameters
 """
 
 from functools import partial

@@ -5,9 +5,9 @@ Changes  : explicit, Tiled, tiled, library, local, features, linear, Sums, Atten
 Idea     : softmax over blocks needs no (T, T) matrix (tiled: flash attention by hand); a window of the last
            places, or weights that are a product of features, make the cost of a token independent of the past
 Teaches  : F.pad, F.elu
-Source   : Dao et al. 2022, arXiv:2205.14135, algorithm 1, and Dao 2023, arXiv:2307.08691 (tiled);
-           Milakov and Gimelshein 2018, arXiv:1805.02867 (softmax as one goes); Beltagy et al. 2020,
-           arXiv:2004.05150 (window); Katharopoulos et al. 2020, arXiv:2006.16236 (linear)
+Source   : Dao et al. 2022, arXiv:2205.14135, algorithm 1, and Dao 2023, arXiv:2307.08691 (tiled); Milakov and
+           Gimelshein 2018, arXiv:1805.02867 (softmax as one goes); Beltagy et al. 2020, arXiv:2004.05150
+           (window); Katharopoulos et al. 2020, arXiv:2006.16236 (linear)
 Expect   : at long contexts, time grows as T² for explicit, tiled and the library's kernel, as T for local and
            linear; memory as T² for explicit only. Full attention learns best, a window of 32 a little worse,
            linear clearly worse, the more so the longer the context

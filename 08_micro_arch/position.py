@@ -4,9 +4,9 @@ Previous : 08_micro_arch/activation.py
 Changes  : LearnedPosition, SinusoidalPosition, RoPE, angles_of, turn, ALiBi, slopes, scores, overview
 Idea     : positions go into the embedding (learned, sinusoidal), turn queries and keys by an angle (RoPE), or
            lower the score of what is far away (ALiBi); those that are computed go on past the trained window
-Source   : Vaswani et al. 2017, arXiv:1706.03762, sections 3.4 and 3.5 (sinusoidal);
-           Su et al. 2021, arXiv:2104.09864 (RoPE);
-           Press et al. 2021, arXiv:2108.12409 (ALiBi); Haviv et al. 2022, arXiv:2203.16634 (none)
+Source   : Vaswani et al. 2017, arXiv:1706.03762, sections 3.4 and 3.5 (sinusoidal); Su et al. 2021,
+           arXiv:2104.09864 (RoPE); Press et al. 2021, arXiv:2108.12409 (ALiBi); Haviv et al. 2022,
+           arXiv:2203.16634 (none)
 Expect   : RoPE and ALiBi better than learned, no positions worst; four times past the window ALiBi is as good
            as in it, sinusoidal and RoPE are worse
 Seeds    : 1 2 3 4 5

@@ -232,6 +232,11 @@ def check_settings(plan: "Plan", arm: str, s: Settings) -> None:
             "--tokenizer does nothing with --init-from, which brings the tokenizer of that run; leave one "
             "of them out"
         )
+    _check_use(plan, arm, s, own)
+
+
+def _check_use(plan: "Plan", arm: str, s: Settings, own: Settings) -> None:
+    """Refuse flags that make no difference to an arm, since it has its own value, or no use for one."""
     given = {
         argument.partition("=")[0].strip("-").split(".")[-1].replace("-", "_")
         for argument in sys.argv[1:]

@@ -28,6 +28,7 @@ TRAINING = ("steps", "seconds", "batch_size", "lr", "warm_up", "cosine", "min_lr
             "decay_matrices", "clip",
             "dtype", "init_from")  # fmt: skip
 SECTIONS = ("model", "data", "training")
+CONFIGS = ROOT / "08_micro_arch" / "configs"
 
 
 def section_of(name: str) -> str:
@@ -64,7 +65,7 @@ def read(path: str, defaults: Settings) -> dict:
     """{setting: value} of a file. Raises UserError, one line, for a file that is not there, is no YAML, or
     cannot be meant.
 
-    A path that does not begin here is looked for in the project.
+    A path that does not begin here is looked for in the project; a bare name (`llama`) is a file of its own.
     """
     document = _load(path)
     if not isinstance(document, dict):
@@ -104,6 +105,8 @@ def read(path: str, defaults: Settings) -> dict:
 def _load(path: str):
     """What a YAML file holds."""
     file = Path(path).expanduser()
+    if not file.suffix and file.name == path:  # the name of one of the course's own
+        file = CONFIGS / f"{path}.yaml"
     file = file if file.exists() or file.is_absolute() else ROOT / file
     try:
         return yaml.load(file.read_text(encoding="utf-8"), _Strict)  # a SafeLoader

@@ -143,19 +143,33 @@ def _train(
     except (Stopped, KeyboardInterrupt) as stop:
         _tell_how_to_go_on(isinstance(stop, Stopped), bool(done))
         raise SystemExit(130) from None
-    print(summary.table(plan, [result.row for result in done], s, data.corpus.family))
-    if plan.overview and options.pictures:
-        paths += _overview(
-            plan, done, run_folder.overview_folder(plan, s, data.corpus.family, arms, options.seeds)
-        )
-    elif options.pictures:
-        paths += summary.curves(plan, done)
-    if options.measure or (plan.measure and options.log and options.pictures and s == plan.defaults):
-        paths += _measured(plan, options, presence)
+    paths += _pictures(plan, arms, s, options, presence, done, data.corpus.family)
     for path in paths:
         print(f"picture     {path}")
     print(f"checkpoint  {cell.folder}")
     print(f"results     {results.results_path() if options.log else 'not logged'}")
+
+
+def _pictures(
+    plan: Plan,
+    arms: list[str],
+    s: Settings,
+    options: Options,
+    presence: Presence,
+    done: list[Result],
+    family: str,
+) -> list[Path]:
+    """Print the table of all runs, and draw what shows them together. The paths of what was drawn."""
+    paths: list[Path] = []
+    print(summary.table(plan, [result.row for result in done], s, family))
+    if plan.overview and options.pictures:
+        folder = run_folder.overview_folder(plan, s, family, arms, options.seeds)
+        paths += _overview(plan, done, folder)
+    elif options.pictures:
+        paths += summary.curves(plan, done)
+    if options.measure or (plan.measure and options.log and options.pictures and s == plan.defaults):
+        paths += _measured(plan, options, presence)
+    return paths
 
 
 def _show(cell: Cell, model: nn.Module, options: Options) -> list[Path]:

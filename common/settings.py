@@ -62,7 +62,7 @@ class Settings:
     """What decides the outcome of a run, apart from the seed."""
 
     corpus: str = "tinyshakespeare"
-    """Name of a corpus, or path to a UTF-8 text file."""
+    """tinyshakespeare, pydoc, stdlib, or path to a UTF-8 text file."""
     steps: int = 1500
     """Optimiser steps."""
     batch_size: int = 32
@@ -80,8 +80,7 @@ class Settings:
     dropout: float = 0.0
     """Share of the activations that is set to zero in training."""
     warm_up: int = 0
-    """Steps over which the learning rate rises to --lr (this and the next six: for stage 09, which is not
-    there yet)."""
+    """Steps over which the learning rate rises to --lr (this and six more: stage 09, not there yet)."""
     cosine: bool = False
     """After the warm-up, let the learning rate fall along a cosine to --min-lr."""
     min_lr: float = 0.0
@@ -154,7 +153,7 @@ class NamesSettings(Settings):
     """Settings of the scripts that invent names."""
 
     corpus: str = "names"
-    """`names`, `indian`, or path to a UTF-8 file with a name per line."""
+    """names, indian, faker, or path to a UTF-8 file with a name per line."""
     keep_duplicates: bool = False
     """Leave names that occur twice in the list, as published figures do; some are then in train and test."""
     drop_leaked: bool = False

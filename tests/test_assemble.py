@@ -270,6 +270,7 @@ def test_a_file_that_cannot_be_meant_is_refused_in_one_line(text, tmp_path, in_p
     [
         (ASSEMBLE, "--config nowhere.yaml", "config nowhere.yaml does not exist"),
         (ASSEMBLE, "--config 08_micro_arch/configs/lama.yaml", "does not exist; did you mean 'llama'?"),
+        (ASSEMBLE, "--config lama", "config lama does not exist; did you mean 'llama'?"),
         (ASSEMBLE, "--config .", "config . cannot be read"),
         (ASSEMBLE, "--config", "--config"),
         (

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import inspect
 import threading
 from pathlib import Path
 
@@ -38,8 +39,10 @@ def served(tmp_path, monkeypatch):
 
     def serve(body: bytes, claimed: int | None = None, sha: str | None = None):
         state.update(body=body, claimed=claimed)
-        source = Source(f"http://127.0.0.1:{server.server_port}/x", sha or hashlib.sha256(body).hexdigest())
-        monkeypatch.setitem(corpora.SOURCES, "tinyshakespeare", source)
+        source = Source(
+            "text", f"http://127.0.0.1:{server.server_port}/x", sha or hashlib.sha256(body).hexdigest()
+        )
+        monkeypatch.setitem(corpora.CORPORA, "tinyshakespeare", source)
 
     yield serve, cache
     server.shutdown()
@@ -51,8 +54,8 @@ def test_a_named_corpus_is_downloaded_once_and_kept(served):
     serve(b"some text\n" * 30)
     assert load_text("tinyshakespeare").text == "some text\n" * 30
     assert [p.name for p in cache.iterdir()] == ["tinyshakespeare.txt"]
-    corpora.SOURCES["tinyshakespeare"] = Source(
-        "http://127.0.0.1:9/gone", corpora.SOURCES["tinyshakespeare"].sha256
+    corpora.CORPORA["tinyshakespeare"] = Source(
+        "text", "http://127.0.0.1:9/gone", corpora.CORPORA["tinyshakespeare"].sha256
     )
     assert load_text("tinyshakespeare").name == "tinyshakespeare"
 
@@ -74,9 +77,19 @@ def test_a_download_with_the_wrong_checksum_leaves_nothing(served):
 
 
 def test_the_real_sources_are_https():
-    assert all(
-        source.url.startswith("https://") and len(source.sha256) == 64 for source in corpora.SOURCES.values()
-    )
+    fetched = [source for source in corpora.CORPORA.values() if not source.make]
+    assert len(fetched) == 2
+    assert all(source.url.startswith("https://") and len(source.sha256) == 64 for source in fetched)
+
+
+def test_the_help_names_every_corpus():
+    from common.settings import NamesSettings, Settings
+
+    for kind, settings in (("text", Settings), ("names", NamesSettings)):
+        source = Path(inspect.getsourcefile(settings)).read_text(encoding="utf-8")
+        own = source[source.index(f"class {settings.__name__}") :]
+        said = own[own.index("corpus: str") :].split('"""')[1]
+        assert said.split(", or path")[0].split(", ") == corpora.known(kind)
 
 
 def test_a_changed_file_in_the_data_folder_is_refused(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ LONGER = {  # scripts whose idea takes more, and why
 LINES = 150
 ROOMY = {
     # byte-pair encoding written in full: train, encode, decode, stream, save, export
-    "07_tokenizer_gqa/bpe": 205,
+    "07_tokenizer_gqa/bpe": 230,
     # five ways in one place, one of them forward and backward by hand, and what each costs
     "08_micro_arch/attention": 216,
 }

@@ -8,32 +8,14 @@ import sysconfig
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from common.errors import UserError, nearest
 
-
-@dataclass(frozen=True)
-class Source:
-    """Where a named corpus comes from, and the checksum that says it is the right one."""
-
-    url: str
-    sha256: str
-
-
-SOURCES = {
-    "tinyshakespeare": Source(
-        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-    ),
-    "names": Source(
-        "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
-        "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
-    ),
-}
-TEXTS = ("tinyshakespeare", "pydoc", "stdlib")
-NAMES = ("names", "indian", "faker")
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 
 
@@ -60,7 +42,7 @@ def read_file(path: Path) -> str:
     except FileNotFoundError:
         raise UserError(
             f"corpus file {str(path)!r} does not exist; give a path to a text file, or one of "
-            f"{', '.join(TEXTS + NAMES)}"
+            f"{', '.join(CORPORA)}"
         ) from None
     except IsADirectoryError:
         raise UserError(f"corpus {str(path)!r} is a folder; give a path to one text file") from None
@@ -95,7 +77,7 @@ def find_named(name: str) -> Path:
     Raises UserError for a wrong checksum or a download that breaks off; ConnectionError where there is no
     network.
     """
-    source = SOURCES[name]
+    source = CORPORA[name]
     folders = [Path(os.environ["GPT_STAIRCASE_DATA"])] if os.environ.get("GPT_STAIRCASE_DATA") else []
     for folder in [*folders, cache_folder()]:
         path = folder / f"{name}.txt"
@@ -110,7 +92,7 @@ def find_named(name: str) -> Path:
     return download(source, cache_folder() / f"{name}.txt")
 
 
-def download(source: Source, path: Path) -> Path:
+def download(source: "Source", path: Path) -> Path:
     """Fetch over https, check, and only then put in place. Raises as `find_named`."""
     try:
         with urllib.request.urlopen(source.url, timeout=10) as response:
@@ -180,9 +162,6 @@ def stdlib() -> Corpus:
     return Corpus(f"stdlib-{PYTHON}-{hashlib.sha256(text.encode()).hexdigest()[:6]}", "stdlib", text)
 
 
-BUILT_IN = {"pydoc": pydoc, "stdlib": stdlib}
-
-
 LOCALES = {"indian": "en_IN", "faker": "en"}
 
 
@@ -200,45 +179,83 @@ def faker_names(name: str) -> Corpus:
     return Corpus(f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}", name, text)
 
 
+# ---- the registry --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a named corpus comes from: a file with a checksum, to be fetched, or a function that makes it."""
+
+    kind: Literal["text", "names"]
+    """Running text, or a list of names."""
+    url: str = ""
+    sha256: str = ""
+    make: Callable[[], Corpus] | None = None
+
+
+CORPORA = {  # the first of a kind is its default; a new one is one entry here
+    "tinyshakespeare": Source(
+        "text",
+        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+    "pydoc": Source("text", make=pydoc),
+    "stdlib": Source("text", make=stdlib),
+    "names": Source(
+        "names",
+        "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
+        "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+    ),
+    "indian": Source("names", make=partial(faker_names, "indian")),
+    "faker": Source("names", make=partial(faker_names, "faker")),
+}
+FALLBACK = {"text": "pydoc", "names": "faker"}  # where a file is not here and there is no network
+
+
+def known(kind: str) -> list[str]:
+    """The names of the corpora of a kind."""
+    return [name for name, source in CORPORA.items() if source.kind == kind]
+
+
 def load_text(name: str) -> Corpus:
     """A running text by name or path. Raises UserError for an unknown name or an unusable file."""
-    return _load(name, TEXTS, pydoc)
+    return _load(name, "text")
 
 
 def load_names(name: str) -> Corpus:
     """A list of names by name or path. Raises UserError for an unknown name or an unusable file."""
-    if name in LOCALES:
-        return faker_names(name)
-    return _load(name, NAMES, lambda: faker_names("faker"))
+    return _load(name, "names")
 
 
-def _load(name: str, known: tuple[str, ...], built_in) -> Corpus:
-    if name in BUILT_IN and name in known:
-        return BUILT_IN[name]()
-    if name in known:
-        try:
-            return Corpus(name, name, read_file(find_named(name)))
-        except ConnectionError as error:
-            corpus = built_in()
-            print(
-                f"corpus {name!r} is not here and cannot be downloaded ({error}); going on with the "
-                f"built-in corpus {corpus.name}"
-            )
-            return replace(corpus, resolved=corpus.family)
-    text = _read_own(name, known)
-    return Corpus(Path(name).name, _digest(Path(name).name, text), text)
+def _load(name: str, kind: str) -> Corpus:
+    if name not in known(kind):
+        text = _read_own(name, kind)
+        return Corpus(Path(name).name, _digest(Path(name).name, text), text)
+    source = CORPORA[name]
+    if source.make:
+        return source.make()
+    try:
+        return Corpus(name, name, read_file(find_named(name)))
+    except ConnectionError as error:
+        corpus = CORPORA[FALLBACK[kind]].make()
+        print(
+            f"corpus {name!r} is not here and cannot be downloaded ({error}); going on with the "
+            f"built-in corpus {corpus.name}"
+        )
+        return replace(corpus, resolved=corpus.family)
 
 
-def _read_own(name: str, known: tuple[str, ...]) -> str:
+def _read_own(name: str, kind: str) -> str:
     path = Path(name).expanduser()
     if not path.exists() and path.name == name and not path.suffix:
         other = (
             "; that is a list of names, which the scripts 01_bigram/names_* read"
-            if name in NAMES
-            else nearest(name, known)
+            if kind == "text" and name in known("names")
+            else nearest(name, known(kind))
         )
         raise UserError(
-            f"corpus {name!r} is not known{other} (or give a path to a text file; known: {', '.join(known)})"
+            f"corpus {name!r} is not known{other} (or give a path to a text file; "
+            f"known: {', '.join(known(kind))})"
         )
     return read_file(path)
 
@@ -251,4 +268,4 @@ def family_of(name: str) -> str:
     """What the configuration of a run on this corpus is compared by: a name, or the name and digest of the
     user's own file.
     """
-    return name if name in TEXTS + NAMES else _digest(Path(name).name, _read_own(name, TEXTS))
+    return name if name in CORPORA else _digest(Path(name).name, _read_own(name, "text"))

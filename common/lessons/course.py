@@ -128,6 +128,24 @@ def refer(text: str) -> Reference:
     return Reference(experiment, arm or arms[0], flags.strip())
 
 
+def previous_arm(plan: Plan, arm: str) -> tuple[Plan, str] | None:
+    """What an arm of a script is compared with: the arm that the header names, else the one of the same name,
+    else the first of the script before. None for the first script.
+    """
+    if plan.header.previous is None:
+        return None
+    before = course_plan(plan.header.previous)
+    return before, plan.header.previous_arm or (arm if arm in before.arms else next(iter(before.arms)))
+
+
+def predecessor(reference: Reference) -> Reference | None:
+    """The line of the course that a line is compared with, with the same flags; None where it has no such."""
+    found = previous_arm(course_plan(reference.experiment), reference.arm)
+    if found is None or reference.flags not in found[0].header.variants:
+        return None
+    return Reference(found[0].experiment, found[1], reference.flags)
+
+
 def course_references(stage: str = "") -> list[Reference]:
     """Every line of the course in course order, or those whose experiment begins with `stage`."""
     found = []

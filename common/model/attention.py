@@ -34,9 +34,9 @@ class MultiHeadAttention(nn.Module):
         """position: what is done to queries, keys and scores. cache: what this layer has seen before, if any.
         """
         B, T, C = x.shape
-        heads = self.qkv(x).view(B, T, self.n_head + 2 * self.n_kv_head, -1).transpose(1, 2)
+        qkv = self.qkv(x).view(B, T, self.n_head + 2 * self.n_kv_head, -1).transpose(1, 2)
         # q has H heads, k, v have K
-        q, k, v = heads.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
+        q, k, v = qkv.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
         q, k = self.query_norm(q), self.key_norm(k)
         q, k = position.rotate(q, k, cache.length if cache is not None else 0)
         if cache is not None:

@@ -1,22 +1,11 @@
 """Pictures of all runs of a script together. Each is drawn from a table that is written beside it."""
 
-import csv
+import math
 from pathlib import Path
 
 from matplotlib.ticker import LogLocator, NullLocator
 
-from common.report.plots import COLOURS, STYLE, WIDTH, plt, save
-
-
-def write_table(path: Path, header: list[str], lines: list[tuple]) -> None:
-    """The data of a picture, beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(
-            [repr(float(cell)) if isinstance(cell, float) else cell for cell in line] for line in lines
-        )
+from common.report.plots import COLOURS, STYLE, WIDTH, plt, save, write_table
 
 
 def heat_map(cells: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
@@ -30,9 +19,10 @@ def heat_map(cells: list[tuple], labels: tuple[str, str], title: str, path: Path
     rows, columns = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
     found = [[[c[4] for c in cells if c[:2] == (row, column)] for column in columns] for row in rows]
     shown = [
-        [sum(v) / len(v) if v and all(x == x for x in v) else float("nan") for v in line] for line in found
-    ]  # x != x: no number
-    means = sorted(value for line in shown for value in line if value == value)
+        [sum(v) / len(v) if v and not any(map(math.isnan, v)) else float("nan") for v in line]
+        for line in found
+    ]
+    means = sorted(value for line in shown for value in line if not math.isnan(value))
     cap = (
         1.5 * means[len(means) // 2] if means else None
     )  # one cell that exploded must not make all others look alike
@@ -74,7 +64,7 @@ def _cell_text(values: list[float]) -> str:
     """The mean over the seeds; each of them where they are a tenth apart or one diverged."""
     if not values:
         return "not run"
-    known = [value for value in values if value == value]
+    known = [value for value in values if not math.isnan(value)]
     if len(known) == len(values) and max(known) <= 1.1 * min(known):
         return f"{sum(known) / len(known):.2f}"
     each = [f"{value:.2f}" if value < 100 else f"{value:.0f}" for value in known]

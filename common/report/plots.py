@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 import csv
 import hashlib
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -31,6 +32,25 @@ STYLE = {
 def folder() -> Path:
     """Where the tracked plots are."""
     return logs_folder() / "plots"
+
+
+# ---- the table beside a picture ------------------------------------------------------------------
+
+
+def table_text(lines: Iterable[Sequence]) -> str:
+    """A table as CSV, its header first; numbers with all their digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows(
+        [repr(float(cell)) if isinstance(cell, float) else cell for cell in line] for line in lines
+    )
+    return text.getvalue()
+
+
+def write_table(path: Path, header: list[str], lines: Iterable[Sequence]) -> None:
+    """The data of a picture, beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".csv").write_text(table_text([header, *lines]), encoding="utf-8", newline="\n")
 
 
 # ---- a picture carries the fingerprint of its data -----------------------------------------------
@@ -119,16 +139,13 @@ def layers(probes: list, title: str, path: Path) -> Path:
     probes: [step, {quantity: [value of layer 1, 2, ...]}] in order. Returns the picture's path.
     """
     path = path.with_suffix(".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
-        f"{step},{name},{i},{value!r}"
-        for step, found in probes
-        for name, values in found.items()
-        for i, value in enumerate(values, 1)
+        (step, name, layer, value)
+        for step, probed in probes
+        for name, values in probed.items()
+        for layer, value in enumerate(values, 1)
     ]
-    path.with_suffix(".csv").write_text(
-        "\n".join(["step,quantity,layer,value", *lines]) + "\n", encoding="utf-8", newline="\n"
-    )
+    write_table(path, ["step", "quantity", "layer", "value"], lines)
     names, count = list(probes[0][1]), len(next(iter(probes[0][1].values())))
     with plt.rc_context(STYLE):
         figure, row = plt.subplots(1, len(names), figsize=(WIDTH, 3.6), squeeze=False)
@@ -165,14 +182,13 @@ def attention(weights, symbols: list[str], path: Path) -> Path:
     Returns the picture's path.
     """
     weights = weights.detach().cpu().tolist()
-    data = io.StringIO()
-    writer = csv.writer(data, lineterminator="\n")
-    writer.writerow(["row", "from", "column", "to", "weight"])
-    for t, row in enumerate(weights):
-        writer.writerows([t, symbols[t], s, symbols[s], f"{w:.6f}"] for s, w in enumerate(row[: t + 1]))
+    lines = [
+        (t, symbols[t], s, symbols[s], f"{weight:.6f}")
+        for t, row in enumerate(weights)
+        for s, weight in enumerate(row[: t + 1])
+    ]
     path = path.with_suffix(".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".csv").write_text(data.getvalue(), encoding="utf-8", newline="\n")
+    write_table(path, ["row", "from", "column", "to", "weight"], lines)
     labels = [shown(symbol) for symbol in symbols]
     with plt.rc_context(STYLE | {"axes.grid": False, "font.family": "DejaVu Sans"}):
         figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * 0.88))

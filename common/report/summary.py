@@ -9,7 +9,7 @@ from common import lessons, results
 from common.command_line import flags
 from common.errors import UserError
 from common.lessons import receipts
-from common.lessons.course import course_plan, refer
+from common.lessons.course import course_plan, previous_arm, refer
 from common.lessons.plan import Plan
 from common.settings import Settings
 from common.training import checkpoint
@@ -84,10 +84,9 @@ def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]
 
 def _previous(plan: Plan, arm: str, s: Settings, family: str) -> str:
     """The predecessor with the same changes to its settings, or the command that would measure it."""
-    before = course_plan(plan.header.previous)
+    before, arm = previous_arm(plan, arm)
     if before.load is not plan.load:
         return f"{before.experiment:<36}  is measured on another kind of text"
-    arm = plan.header.previous_arm or (arm if arm in before.arms else next(iter(before.arms)))
     known = {f.name for f in dataclasses.fields(before.defaults)} - before.ignores(arm, before.defaults)
     changed = {
         f.name: getattr(s, f.name)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from common.lessons.course import Reference, course_plan, course_references, refer
+from common.lessons.course import Reference, course_plan, course_references, predecessor, refer
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured
 from common.results.statistics import Interval, interval, paired
 from common.results.table import timed
@@ -20,20 +20,6 @@ def number(value: float, form: str = ".3f", sign: bool = False) -> str:
 def spread(found: Interval, form: str = ".3f", sign: bool = False) -> str:
     """`mean ± half-width`, which no line break tears apart."""
     return f"{number(found.mean, form, sign)}\u00a0±\u00a0{number(found.half, form)}"
-
-
-def predecessor(reference: Reference) -> Reference | None:
-    """What a line of the course is compared with: the same arm and flags of the script before, as far as it
-    has them.
-    """
-    own = course_plan(reference.experiment).header
-    if own.previous is None:
-        return None
-    plan = course_plan(own.previous)
-    arm = own.previous_arm or (reference.arm if reference.arm in plan.arms else next(iter(plan.arms)))
-    if reference.flags not in plan.header.variants:
-        return None
-    return Reference(own.previous, arm, reference.flags)
 
 
 # ---- tables --------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ From the command line:
     python -m common.report --check   change nothing; exit 1 and name what does not follow from the results
 """
 
-import csv
 import io
 import math
 import sys
@@ -49,7 +48,7 @@ def staircase_data(measured: Measured) -> str:
     for reference in course_references():
         if reference.experiment != "01_bigram/ngram" and not reference.flags and _is_a_stair(reference):
             lines += _stair(reference, measured.line(reference))
-    return _as_csv(lines)
+    return plots.table_text(lines)
 
 
 def _stair(reference: Reference, line: Line) -> list[list[str]]:
@@ -70,12 +69,6 @@ def _is_a_stair(reference: Reference) -> bool:
     """
     plan = course_plan(reference.experiment)
     return reference.arm in plan.header.stairs if "Stairs" in plan.header.fields else not plan.overview
-
-
-def _as_csv(lines: list[list]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
 
 
 # ---- learning curves -----------------------------------------------------------------------------
@@ -151,7 +144,7 @@ def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None,
                     ]
                 )
     drawn = any(line[-1] != "missing" for line in lines)
-    return _as_csv([CURVE_COLUMNS, *lines]) if drawn else None, problems
+    return plots.table_text([CURVE_COLUMNS, *lines]) if drawn else None, problems
 
 
 # ---- the whole -----------------------------------------------------------------------------------
