@@ -98,41 +98,44 @@ def _load_data(plan: Plan, s: Settings, device: str, options: Options) -> Data:
 # ---- training ------------------------------------------------------------------------------------
 
 
+class Texts:
+    """The data of one arm after the other, loaded anew only where an arm asks for other data."""
+
+    def __init__(self, plan: Plan, device: str, options: Options):
+        self.plan, self.device, self.options = plan, device, options
+        self.asked, self.data = None, None
+
+    def of(self, s: Settings) -> Data:
+        """The data that these settings ask for."""
+        asked = s.corpus, s.tokenizer, s.block_size, s.batch_size
+        if asked != self.asked:
+            self.data, self.asked = _load_data(self.plan, s, self.device, self.options), asked
+        return self.data
+
+
 def _train(
     plan: Plan, arms: list[str], s: Settings, options: Options, device: str, presence: Presence
 ) -> None:
     """Train every arm with every seed, and show at the end what came of it."""
     most, total = torch.get_num_threads(), len(arms) * len(options.seeds)
     done: list[Result] = []
-    data, loaded, paths, cell = None, None, [], None
+    texts, paths, cell = Texts(plan, device, options), [], None
     try:
         for arm in arms:
             own = plan.own(arm, s)
-            wanted = (
-                own.corpus,
-                own.tokenizer,
-                own.block_size,
-                own.batch_size,
-            )  # arms may differ in these too
             try:
-                if loaded != wanted:
-                    data, loaded = _load_data(plan, own, device, options), wanted
+                data = texts.of(own)
             except UnreachableError as error:
                 if arm == arms[-1] and not done:  # there is no other arm that could go on
                     raise
                 print(f"{plan.experiment}:{arm} is left out: {error}")
                 continue
-            own = (
-                replace(own, corpus=data.corpus.resolved) if data.corpus.resolved else own
-            )  # not the text that was asked for
+            if data.corpus.resolved:  # not the text that was asked for
+                own = replace(own, corpus=data.corpus.resolved)
             if plan.trains(arm):
                 _warn_of_a_short_text(own, data)
-                memory.check(
-                    f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment,
-                    plan.arms[arm],
-                    own,
-                    data,
-                )
+                name = f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment
+                memory.check(name, plan.arms[arm], own, data)
             for seed in options.seeds:
                 cell = Cell(plan, arm, seed, own, data, f"[{len(done) + 1}/{total}] " if total > 1 else "")
                 result, model = run_one(cell, options, presence)

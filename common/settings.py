@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from common.report.summary import Result
     from common.training.recorder import Recorder
 
+# there from the beginning
 FIRST = (
     "corpus",
     "steps",
@@ -32,7 +33,8 @@ FIRST = (
     "n_head",
     "n_layer",
     "dtype",
-)  # there from the beginning
+)
+# how common.training goes about it
 RECIPE = (
     "warm_up",
     "cosine",
@@ -41,7 +43,8 @@ RECIPE = (
     "weight_decay",
     "decay_matrices",
     "clip",
-)  # how common.training goes about it
+)
+# what a model may or may not read; the rest concerns every run
 ARCHITECTURE = (
     "n_layer",
     "n_head",
@@ -54,7 +57,7 @@ ARCHITECTURE = (
     "capacity",
     "balance",
     "window",
-)  # what a model may or may not read; the rest concerns every run
+)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,8 @@ def test_the_map_has_every_cell_the_issue_of_depth_needs():
     assert len(plan.arms) == 4 * 2 * 6 and plan.header.seeds == [1, 2]
     assert {plan.own(arm, plan.defaults).n_layer for arm in plan.arms} == {1, 2, 4, 8, 16, 32}
     assert {plan.own(arm, plan.defaults).warm_up for arm in plan.arms} == {0, 100}
-    assert (
-        len({plan.config(arm, plan.defaults) for arm in plan.arms}) == 12
-    )  # depth and warm-up are settings; the wiring is the arm
+    # depth and warm-up are settings; the wiring is the arm
+    assert len({plan.config(arm, plan.defaults) for arm in plan.arms}) == 12
 
 
 def test_each_wiring_is_what_its_script_taught():

@@ -144,9 +144,8 @@ def test_the_cache_is_smaller_by_the_group_factor(kind):
         cache = built.new_cache()
         built(torch.zeros(1, 100, dtype=torch.long), cache)
         sizes[heads] = sum(layer.nbytes for layer in cache)
-    assert (
-        sizes[4] == 2 * sizes[2] == 4 * sizes[1] == 3 * 100 * 2 * 32 * 8
-    )  # layers, positions, keys and values, width, bytes of float64
+    # layers, positions, keys and values, width, bytes of float64
+    assert sizes[4] == 2 * sizes[2] == 4 * sizes[1] == 3 * 100 * 2 * 32 * 8
 
 
 def test_a_position_outside_the_window_is_refused():

@@ -245,9 +245,8 @@ def test_the_tensors_of_a_gguf_file_are_ours(name, names, tmp_path):
     torch.testing.assert_close(found["token_embd.weight"], model.token.weight.detach(), rtol=0, atol=0)
     block = model.blocks[1]
     if form.name == "Llama":
-        q = (
-            found["blk.1.attn_q.weight"].unflatten(0, (4, -1, 2)).transpose(1, 2).flatten(0, 2)
-        )  # back to (i, i + D/2)
+        # back to (i, i + D/2)
+        q = found["blk.1.attn_q.weight"].unflatten(0, (4, -1, 2)).transpose(1, 2).flatten(0, 2)
         assert torch.equal(q, block.attention.qkv.weight[:32]) and not torch.equal(
             found["blk.1.attn_q.weight"], q
         )

@@ -250,9 +250,8 @@ def test_what_an_arm_is_made_of_counts():
         arm: course_plan("05_residual_norm/depth_map").code(arm)
         for arm in ("plain-4", "plain-8", "pre-LN-4", "pre-LN-warm-up-4")
     }
-    assert (
-        codes["plain-4"] == codes["plain-8"] != codes["pre-LN-4"] == codes["pre-LN-warm-up-4"]
-    )  # depth and warm-up are settings
+    # depth and warm-up are settings
+    assert codes["plain-4"] == codes["plain-8"] != codes["pre-LN-4"] == codes["pre-LN-warm-up-4"]
     tying = course_plan("07_tokenizer_gqa/weight_tying")
     assert tying.code("tied-char") != tying.code("untied-char")
     assert len({course_plan("01_bigram/ngram").code(order) for order in "123456"}) == 6
@@ -289,9 +288,8 @@ def test_a_changed_default_is_seen_where_the_line_reads_it(name, value):
     )
     other = changed(**dataclasses.asdict(s) | {name: value})
     assert config_hash(other, reads) != config_hash(s, reads)
-    assert (config_hash(other, reads - {name}) == config_hash(s, reads)) == (
-        name == "n_kv_head"
-    )  # where the model does not ask for it
+    # where the model does not ask for it
+    assert (config_hash(other, reads - {name}) == config_hash(s, reads)) == (name == "n_kv_head")
     new = dataclasses.make_dataclass("New", [("other", int, 3)], bases=(type(s),), frozen=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(INTRODUCED, "other", 3)
@@ -341,14 +339,14 @@ def test_receipts_lead_from_code_to_code(own_logs):
     for one in (receipt("a", "b"), receipt("b", "c"), *others):
         receipts.append(one)
     assert receipts.codes("02_attention/bigram", "default", "s", "c") == {"a", "b", "c"}
-    assert receipts.codes("02_attention/bigram", "default", "s", "a") == {
-        "a"
-    }  # not backwards: what came later may be more
+    # not backwards: what came later may be more
+    assert receipts.codes("02_attention/bigram", "default", "s", "a") == {"a"}
     assert receipts.codes("02_attention/bigram", "other", "s", "c") == {"x", "c"}
+    # what was proved with other settings is not proved
     assert receipts.codes("02_attention/bigram", "default", "t", "c") == {
         "z",
         "c",
-    }  # what was proved with other settings is not proved
+    }
 
 
 def test_rows_curves_and_checkpoints_of_proved_code_are_good(script, own_logs):

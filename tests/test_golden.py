@@ -186,9 +186,8 @@ def test_a_fault_is_seen(fault, texts):
     module, line, right, wrong = FAULTS[fault]
     source = Path(module.__file__).read_text(encoding="utf-8")
     assert source.count(right) == 1, f"{fault}: the line is not there, or more than once"
-    plan = course_plan(
-        refer(line).experiment
-    )  # before the fault is made: it is kept, and later tests must not meet the fault in it
+    # before the fault is made: it is kept, and later tests must not meet the fault in it
+    plan = course_plan(refer(line).experiment)
     before = dict(module.__dict__)
     try:
         exec(compile(source.replace(right, wrong), module.__file__, "exec"), module.__dict__)

@@ -176,6 +176,7 @@ FLOORS = (  # a room imports only from rooms before it; `model` knows nothing of
     "results", "generation",
     "report", "one_run", "run", "generate", "tools",
 )  # fmt: skip
+# in a room, too, a module imports only from those before it
 ROOMS = {
     "data": ("bpe", "tokenizer", "corpora", "splits"),
     "training": ("metrics", "loop", "memory", "checkpoint", "recorder", "presence", "threads"),
@@ -202,7 +203,7 @@ ROOMS = {
         "readme",
         "update",
     ),
-}  # in a room, too, a module imports only from those before it
+}
 
 
 def imported_modules(path) -> set[str]:

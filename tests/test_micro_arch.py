@@ -154,9 +154,8 @@ def test_norms_keep_what_they_say():
         assert torch.allclose(norm(x + 3), norm(x), atol=1e-4) == (name == "LayerNorm")
         torch.testing.assert_close(norm(x)[:, 2:3], norm(x[:, 2:3]), **EXACT)
         assert norm(torch.zeros(1, 1, 32, dtype=torch.float64)).isfinite().all()
-    torch.testing.assert_close(
-        norms["RMSNorm"](x), norms["ScaleNorm"](x), rtol=0, atol=1e-4
-    )  # at the start they are one
+    # at the start they are one
+    torch.testing.assert_close(norms["RMSNorm"](x), norms["ScaleNorm"](x), rtol=0, atol=1e-4)
     assert sum(p.numel() for p in norms["ScaleNorm"].parameters()) == 1
 
 

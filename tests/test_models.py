@@ -62,9 +62,8 @@ def test_overfits_one_batch(experiment, arm, capsys):
     """What `--check` does; it ends with SystemExit where a model does not learn its batch."""
     plan = lessons.course_plan(experiment)
     s = dataclasses.replace(plan.defaults, corpus="indian" if "/names_" in experiment else "pydoc")
-    s = (
-        dataclasses.replace(s, tokenizer="char") if experiment.startswith("08") else s
-    )  # a vocabulary takes longer than the batch
+    # a vocabulary takes longer than the batch
+    s = dataclasses.replace(s, tokenizer="char") if experiment.startswith("08") else s
     overfit(plan, [arm], s, plan.load)
     assert f"{arm}: one batch learned" in capsys.readouterr().out
 

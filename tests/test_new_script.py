@@ -86,9 +86,8 @@ def add_rows(folder) -> None:
 def test_a_script_without_rows_is_in_order_and_so_it_is_with_them(copy):
     folder, run = copy
     checked = run("common.report", "--check")
-    assert checked.returncode == 1 and checked.stdout.count("stale: README.md, line") >= 3, (
-        checked.stdout
-    )  # nothing is generated yet
+    # nothing is generated yet
+    assert checked.returncode == 1 and checked.stdout.count("stale: README.md, line") >= 3, checked.stdout
     for measured in (False, True):
         if measured:
             header = (folder / f"{NEW}.py").read_text(encoding="utf-8")
@@ -96,9 +95,8 @@ def test_a_script_without_rows_is_in_order_and_so_it_is_with_them(copy):
                 re.sub(r"Seeds    : .*", "Seeds    : 1 2 3", header), encoding="utf-8"
             )
             add_rows(folder)
-            assert (
-                run("common.report", "--check").returncode == 1
-            )  # the page does not say yet what is measured
+            # the page does not say yet what is measured
+            assert run("common.report", "--check").returncode == 1
         written = run("common.report")
         lost = [line for line in written.stdout.splitlines() if line.startswith("stale: ")]
         assert (
@@ -120,9 +118,8 @@ def test_a_script_without_rows_is_in_order_and_so_it_is_with_them(copy):
                 and f"{NEW},stage,3.2" in stairs
                 and "not measured yet: `other_scale`" not in page
             )
-            assert (
-                "[other_scale](02_attention/other_scale.py) | 24,769 |  | " in page
-            )  # not alone: no seconds
+            # not alone: no seconds
+            assert "[other_scale](02_attention/other_scale.py) | 24,769 |  | " in page
         else:
             assert run("common.report", "--check").returncode == 0
             assert (

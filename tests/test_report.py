@@ -88,9 +88,10 @@ def test_a_learning_curve_that_does_not_belong_to_its_row_is_found(tracked, page
 
 
 def test_the_check_lists_every_place(tracked, page):
+    # in different lines
     places = [match.start(1) for match in re.finditer(r"^.*?<!--=value.*?-->(\d)\.\d", README, re.MULTILINE)][
         :3
-    ]  # in different lines
+    ]
     broken = README
     for at in places:
         broken = broken[:at] + str((int(broken[at]) + 1) % 10) + broken[at + 1 :]
@@ -199,9 +200,8 @@ def test_a_line_that_earlier_code_measured_has_a_dagger(tracked, page, without):
         (tracked / "plots/staircase.csv").read_text(encoding="utf-8"),
     )
     assert path.read_text(encoding="utf-8").count(",stale\n") == 8 * 16
-    shutil.copyfile(
-        ROOT / "logs/plots/staircase.png", tracked / "plots/staircase.png"
-    )  # a picture without the dagger
+    # a picture without the dagger
+    shutil.copyfile(ROOT / "logs/plots/staircase.png", tracked / "plots/staircase.png")
     assert update.check(page) == ["staircase.png was drawn from other data than the results give"]
 
 

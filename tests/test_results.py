@@ -204,9 +204,8 @@ def test_differences_are_paired_by_seed(own_logs):
         append(row(experiment="b", seed=seed, test_bpc=b))
     rows = read()
     found = paired(rows[rows.experiment == "a"], rows[rows.experiment == "b"])
-    assert (
-        math.isclose(found.mean, -1.0) and found.half < 0.3 and found.verdict == "better"
-    )  # unpaired, the spread of 4 would hide it
+    # unpaired, the spread of 4 would hide it
+    assert math.isclose(found.mean, -1.0) and found.half < 0.3 and found.verdict == "better"
     append(row(experiment="c", corpus="other", test_bpc=1.0))
     rows = read()
     with pytest.raises(UserError, match="different corpora"):

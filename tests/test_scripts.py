@@ -26,9 +26,8 @@ def test_every_script_of_a_numbered_folder_is_in_the_course():
 def test_script_runs_and_appends_a_valid_row(experiment, script):
     plan = lessons.course_plan(experiment)
     trains = plan.trains(next(iter(plan.arms)))
-    arms = (
-        [arm for arm in plan.arms if arm in plan.small()[1][::3]] if plan.overview else plan.course_arms
-    )  # a map has many cells
+    # a map has many cells
+    arms = [arm for arm in plan.arms if arm in plan.small()[1][::3]] if plan.overview else plan.course_arms
     arms = ["char", "byte", "bpe-512", "bpe-512-context"] if experiment == "07_tokenizer_gqa/bpe" else arms
     flags = f"--corpus {'indian' if experiment in NAMES else 'pydoc'}{' --steps 3' if trains else ''}"
     flags += " --warm-up 0" if plan.defaults.warm_up else ""  # three steps leave no room for one
@@ -42,9 +41,8 @@ def test_script_runs_and_appends_a_valid_row(experiment, script):
         assert not row.diverged
         assert math.isclose(row.test_perplexity, math.exp(row.test_loss), rel_tol=1e-9)
         if row.tokenizer == "char":
-            assert math.isclose(
-                row.test_bpc, row.test_loss / math.log(2), rel_tol=1e-9
-            )  # one character per token
+            # one character per token
+            assert math.isclose(row.test_bpc, row.test_loss / math.log(2), rel_tol=1e-9)
         assert 0 < row.test_accuracy < 1
         assert (
             min(row.val_loss, row.test_loss) - 1e-9

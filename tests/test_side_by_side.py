@@ -68,9 +68,8 @@ def test_two_run_at_once_with_one_thread_each_and_what_measures_time_runs_alone(
     assert not any(overlap(tmp_path / "timed", tmp_path / name) for name in "abc")
     for name in "abc":
         assert "'--threads', '1'" in (tmp_path / name).read_text(encoding="utf-8")
-    assert "threads" not in (tmp_path / "timed").read_text(
-        encoding="utf-8"
-    )  # which chooses as it does by hand
+    # which chooses as it does by hand
+    assert "threads" not in (tmp_path / "timed").read_text(encoding="utf-8")
 
 
 def test_towards_the_end_the_longest_comes_first(tmp_path):

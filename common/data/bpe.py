@@ -41,9 +41,8 @@ def train(texts: Iterable[str], vocab_size: int) -> list[Merge]:
         for pair in pairwise(word):
             pairs[pair] += count
             places[pair].add(place)
-    upside_down = cache(
-        lambda token: "".join(chr(255 - byte) for byte in token) + chr(256)
-    )  # the greater, the earlier
+    # the greater, the earlier
+    upside_down = cache(lambda token: "".join(chr(255 - byte) for byte in token) + chr(256))
 
     def entry(pair: Merge) -> tuple:
         return -pairs[pair], upside_down(pair[0]), upside_down(pair[1]), pair

@@ -18,9 +18,8 @@ from common.data.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, make
 from common.errors import UserError
 from common.settings import NamesSettings, Settings
 
-LOGITS = (
-    2**26
-)  # at most so many are computed at once for a score: with 100,000 entries, 128 windows would be gigabytes
+# at most so many are computed at once for a score: with 100,000 entries, 128 windows would be gigabytes
+LOGITS = 2**26
 
 
 class TextSplit:
@@ -87,9 +86,8 @@ class NameSplit:
     def of(cls, tokens: np.ndarray, block_size: int) -> "NameSplit":
         """From the ids of all names, each followed by the end mark."""
         starts = np.concatenate([[0], np.flatnonzero(tokens == 0)[:-1] + 1])
-        place = np.arange(len(tokens)) - np.repeat(
-            starts, np.diff([*starts, len(tokens)])
-        )  # letters of the same name that came before
+        # letters of the same name that came before
+        place = np.arange(len(tokens)) - np.repeat(starts, np.diff([*starts, len(tokens)]))
         columns = [np.where(place >= back, np.roll(tokens, back), 0) for back in range(block_size, 0, -1)]
         return cls(torch.from_numpy(np.stack(columns, axis=1)), torch.from_numpy(tokens))
 
@@ -199,9 +197,8 @@ def names_data(s: NamesSettings, device: str = "cpu", tokenizer=None) -> Data:
     names = [line.strip() for line in corpus.text.splitlines() if line.strip()]
     if not s.keep_duplicates:
         names = list(dict.fromkeys(names))
-    random.Random(42).shuffle(
-        names
-    )  # once, whatever the seed of the run: every run is measured on the same names
+    # once, whatever the seed of the run: every run is measured on the same names
+    random.Random(42).shuffle(names)
     parts = [
         names[: int(0.8 * len(names))],
         names[int(0.8 * len(names)) : int(0.9 * len(names))],

@@ -60,9 +60,8 @@ def filtered(
         logits = logits.masked_fill(logits < smallest, -torch.inf)
     if top_p is not None:
         ordered, places = logits.sort(descending=True)
-        before = F.softmax(ordered, dim=-1).cumsum(dim=-1) - F.softmax(
-            ordered, dim=-1
-        )  # probability of all likelier tokens
+        # probability of all likelier tokens
+        before = F.softmax(ordered, dim=-1).cumsum(dim=-1) - F.softmax(ordered, dim=-1)
         keep = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, places, before < top_p)
         logits = logits.masked_fill(~keep, -torch.inf)
     if min_p is not None:
@@ -87,9 +86,8 @@ def choose(logits: Tensor, ids: Tensor, how: Sampling, generator: torch.Generato
         logits = penalised(logits, ids, how.repetition_penalty)
     if how.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits - logits.amax(
-        dim=-1, keepdim=True
-    )  # at most 0, which no small temperature can make infinite
+    # at most 0, which no small temperature can make infinite
+    logits = logits - logits.amax(dim=-1, keepdim=True)
     weights = F.softmax(filtered(logits / how.temperature, how.top_k, how.top_p, how.min_p), dim=-1)
     return torch.multinomial(weights, 1, generator=generator).squeeze(1)
 
@@ -159,9 +157,8 @@ def stream(
             if end > shown:
                 yield text[shown:end]
             return
-        safe = (
-            len(text.rstrip("\ufffd")) if len(tokens) < length else len(text)
-        )  # the rest of a character may be yet to come
+        # the rest of a character may be yet to come
+        safe = len(text.rstrip("\ufffd")) if len(tokens) < length else len(text)
         safe -= _overlap(text[:safe], stop) if len(tokens) < length else 0
         if safe > shown:
             yield text[shown:safe]
@@ -244,9 +241,8 @@ def names(
     found: dict[str, None] = {}
     for _ in range(20):
         ids = start.repeat(2 * count, 1).to(device)
-        rows = torch.stack(
-            list(generate(model, ids, block_size, 30, Sampling(**how), generator)), dim=1
-        )  # (B, 30)
+        # (B, 30)
+        rows = torch.stack(list(generate(model, ids, block_size, 30, Sampling(**how), generator)), dim=1)
         for row in rows.tolist():
             name = prompt + tokenizer.decode(row).split("\n")[0]
             if name != prompt and name not in known and len(found) < count:

@@ -49,9 +49,8 @@ COURSE = (
     "08_micro_arch/assemble",
 )
 
-BASELINES = {
-    f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)
-}  # what stands beside every later stage
+# what stands beside every later stage
+BASELINES = {f"{n}-gram" if n > 1 else "unigram": f"01_bigram/ngram:{n}" for n in range(1, 7)}
 BASELINES["yardstick"] = "06_transformer/gpt --preset yardstick"
 
 

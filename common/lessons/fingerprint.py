@@ -26,6 +26,7 @@ UNSEEN = (
     "common/data/corpora.py:download",
     "common/data/corpora.py:cache_folder",
 )
+# by the library; of a score
 ALWAYS = (
     "forward",
     "reset_parameters",
@@ -33,7 +34,7 @@ ALWAYS = (
     "accuracy",
     "bpc",
     "perplexity",
-)  # by the library; of a score
+)
 ROOTS = (  # reached by every line
     "common.lessons.plan.build_model",
     "common.training.metrics.score",

@@ -120,10 +120,11 @@ def staircase(frame, path: Path, mark: str) -> None:
             axes.errorbar(
                 x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, mfc=fill, capsize=4
             )
+            # above the interval: beside it, it would hide the next dot
             top = (
                 x,
                 stage.test_bpc + stage.half,
-            )  # above the interval: beside it, it would hide the next dot
+            )
             axes.annotate(
                 f"{stage.test_bpc:.2f}",
                 top,

@@ -23,9 +23,8 @@ def heat_map(cells: list[tuple], labels: tuple[str, str], title: str, path: Path
         for line in found
     ]
     means = sorted(value for line in shown for value in line if not math.isnan(value))
-    cap = (
-        1.5 * means[len(means) // 2] if means else None
-    )  # one cell that exploded must not make all others look alike
+    # one cell that exploded must not make all others look alike
+    cap = 1.5 * means[len(means) // 2] if means else None
     with plt.rc_context(STYLE | {"axes.grid": False}):
         figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.4))
         axes.set_facecolor("#dddddd")
@@ -86,9 +85,8 @@ def points(found: list[tuple], labels: tuple[str, str], title: str, path: Path) 
                 own = [
                     point[1:3] for point in found if (point[0], point[3]) == (name, panel) and point[2] > 0
                 ]
-                aside = 1.06 ** (
-                    number - (len(series) - 1) / 2
-                )  # marks at the same place would hide one another
+                # marks at the same place would hide one another
+                aside = 1.06 ** (number - (len(series) - 1) / 2)
                 axes.scatter(
                     [x * aside for x, _ in own],
                     [y for _, y in own],

@@ -121,9 +121,8 @@ def table(measured: Measured, what: str) -> str:
             for r in course_references(part)
             if not r.flags and (r.experiment == part or r.experiment.startswith(part + "/"))
         ]
-        whole = [
-            r for r in whole if r.experiment == part or not course_plan(r.experiment).overview
-        ]  # those have a picture instead
+        # those have a picture instead
+        whole = [r for r in whole if r.experiment == part or not course_plan(r.experiment).overview]
         own, _, other = part.partition(" vs ")
         lines += [(r, refer(other) if other else None) for r in whole or [refer(own)]]
     per_token = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) <= 1

@@ -27,13 +27,14 @@ FIRST_COLUMNS = (
     "config_hash", "code_hash",
     "protocol", "git_commit", "torch_version",
 )  # fmt: skip
+# a new column goes to the end: older rows have no value there
 COLUMNS = (
     *FIRST_COLUMNS,
     "threads",
     "alone",
     "last10_bpc",
     "parts",
-)  # a new column goes to the end: older rows have no value there
+)
 TIMES = ("train_seconds", "tokens_per_second")
 VARYING = ("timestamp", *TIMES, "git_commit", "alone")  # what may differ when a run is repeated
 

@@ -37,9 +37,8 @@ class Catch(TorchFunctionMode):
             function is F.scaled_dot_product_attention
         ):  # one kernel that never shows its weights: they are computed again
             q, k = args[:2]
-            k = k.repeat_interleave(
-                q.size(-3) // k.size(-3), dim=-3
-            )  # heads of keys that serve several of queries
+            # heads of keys that serve several of queries
+            k = k.repeat_interleave(q.size(-3) // k.size(-3), dim=-3)
             ahead = torch.full((q.size(-2), k.size(-2)), -torch.inf, device=q.device).triu(1)
             self._keep(torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.size(-1)) + ahead, dim=-1))
         elif function is F.softmax and out.ndim >= 2 and out.size(-1) == out.size(-2):

@@ -115,9 +115,8 @@ def _add_tokenizer(writer, tokenizer: Tokenizer) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types(
-        [3 if number in special.values() else 1 for number in range(len(tokens))]
-    )  # 3: control
+    # 3: control
+    writer.add_token_types([3 if number in special.values() else 1 for number in range(len(tokens))])
     if merges:
         writer.add_token_merges(merges)
     for number in special.values():

@@ -22,10 +22,11 @@ from common.settings import Settings
 from common.training import checkpoint
 from common.training.metrics import score
 
+# in a log file, one line in ten seconds
 PACE = {
     "mininterval": 0.1 if sys.stderr.isatty() else 10.0,
     "delay": 0.3,
-}  # in a log file, one line in ten seconds
+}
 EVALUATIONS = 15  # points of a learning curve at most; a checkpoint is saved at each
 # tokens of the validation text that such a point looks at; the result of a run is measured on the whole
 VALIDATED = 65_536
@@ -73,9 +74,8 @@ class Recorder:
         self.model, self.optimizer, self.codes = None, None, None
         self.stop, self.looped, self.loss = False, False, math.nan
         trained = s.steps * data.batch_size * data.predicted
-        looks_at = min(
-            len(data.validation), VALIDATED, max(4096, trained // 10)
-        )  # to watch a short run must not cost more than the run
+        # to watch a short run must not cost more than the run
+        looks_at = min(len(data.validation), VALIDATED, max(4096, trained // 10))
         self.validation = (
             data.validation.head(looks_at) if looks_at < len(data.validation) else data.validation
         )
@@ -237,6 +237,5 @@ class Recorder:
                     f"cannot resume {self.folder}: its {what} changed since; run once without --resume"
                 )
         checkpoint.restore_training(saved, self.model, self.optimizer)
-        self.state = saved.state | {
-            key: self.state[key] for key in ("threads", "code_hash")
-        }  # threads may be given by hand
+        # threads may be given by hand
+        self.state = saved.state | {key: self.state[key] for key in ("threads", "code_hash")}
