@@ -40,7 +40,7 @@ class Table(nn.Module):
         steps = ((1, n1, n2), (2, n2, n3), (3, n3, n4))  # D_i = i - (i + 1) Y n_(i+1) / n_i
         found = [i - (i + 1) * y * more / fewer if fewer else i for i, fewer, more in steps]
         found = [d if 0 < d <= i else i / 2 for i, d in enumerate(found, 1)]  # repetition can make D negative
-        taken = torch.tensor([0.0, *found])[counts.clamp(max=3)]  # 0, D_1, D_2 or D_3, by count       (S,)
+        taken = torch.tensor([0.0, *found])[counts.clamp(max=3)]  # 0, D_1, D_2 or D_3: (S,)
         context = keys // vocab_size
         total = torch.zeros(contexts).index_add(0, context, counts.float())  # N(h): (contexts,)
         self.keys = keys
@@ -55,8 +55,11 @@ class Table(nn.Module):
         return torch.where(self.keys[at] == keys, at, -1)
 
     def mix(self, shorter, context):
-        """Probabilities with one more character of context. shorter (M, V), context (M,) indices into the
-        table before -> (M, V)
+        """Probabilities with one more character of context: (M, V).
+
+        shorter (M, V): with one character less. context (M,): indices into the table before, -1 for none.
+        Of two contexts, the first may have 3 followers, from place 10 of the table on, the second 2, from 40
+        on. Then first is [10, 40], many [3, 2], rows [0, 0, 0, 1, 1] and entries [10, 11, 12, 40, 41].
         """
         known = context >= 0
         context = context.clamp(min=0)

@@ -84,9 +84,14 @@ class NameSplit:
 
     @classmethod
     def of(cls, tokens: np.ndarray, block_size: int) -> "NameSplit":
-        """From the ids of all names, each followed by the end mark."""
+        """From the ids of all names, each followed by the end mark.
+
+        Of the names [1, 2, 0] and [3, 0], with two letters of context: tokens is [1, 2, 0, 3, 0], place [0,
+        1, 2, 0, 1]. One back stand [., 1, 2, 0, 3], two back [., ., 1, 2, 0]; where that is not of the same
+        name, 0 comes instead. So the contexts are [0 0], [0 1], [1 2], [0 0], [0 3].
+        """
         starts = np.concatenate([[0], np.flatnonzero(tokens == 0)[:-1] + 1])
-        # letters of the same name that came before
+        # how many letters of the same name came before
         place = np.arange(len(tokens)) - np.repeat(starts, np.diff([*starts, len(tokens)]))
         columns = [np.where(place >= back, np.roll(tokens, back), 0) for back in range(block_size, 0, -1)]
         return cls(torch.from_numpy(np.stack(columns, axis=1)), torch.from_numpy(tokens))
