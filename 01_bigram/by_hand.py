@@ -30,16 +30,16 @@ class Model(nn.Module):
 
 def train(model, data, s, recorder):
     """The steps of common.training, written out: guess, measure, differentiate, update."""
-    for step in recorder.steps(model):  # 0, 1, ...; the recorder shows progress and saves
-        x, y = data.batch(step)  # characters and those that follow them  (B, T), (B, T)
+    for step in recorder.steps(model):                                  # 0, 1, ...; it shows progress, saves
+        x, y = data.batch(step)                                         # (B, T), (B, T): what follows what
         logits = model(x)                                               # (B, T, V)
         log_probability = logits - logits.logsumexp(dim=-1, keepdim=True)  # the log of softmax(logits)
         loss = -log_probability.gather(-1, y[..., None]).mean()         # mean surprise, nats: F.cross_entropy
-        model.table.grad = None  # else the new gradient would be added to the old one
+        model.table.grad = None                                         # else gradients would add up
         loss.backward()                                                 # d loss / d table, entry by entry
         with torch.no_grad():
             model.table -= s.lr * (1 - step / s.steps) * model.table.grad  # downhill, in ever smaller steps
-        recorder.record(loss)  # for the progress bar and the learning curve
+        recorder.record(loss)                                           # progress bar, learning curve
 
 
 lesson = Lesson(Model, Settings(lr=400.0, steps=3000), train=train)

@@ -28,7 +28,7 @@ class Model(nn.Module):
         self.register_buffer("counts", torch.zeros(vocab_size, vocab_size))  # [a, b]: how often b follows a
 
     def forward(self, ids):
-        smoothed = self.counts + 1  # a pair never seen is rare, not impossible
+        smoothed = self.counts + 1                                           # never seen: rare, possible
         return (smoothed / smoothed.sum(dim=1, keepdim=True)).log()[ids]     # (B, T, V)
 
 

@@ -62,7 +62,7 @@ class Model(nn.Module):
 
     def __init__(self, s: NamesSettings, vocab_size: int):
         super().__init__()
-        self.token = nn.Embedding(vocab_size, s.n_embd)  # a table again: row a is the vector of letter a
+        self.token = nn.Embedding(vocab_size, s.n_embd)            # a table: row a is the vector of letter a
         sizes = [s.block_size * s.n_embd, *[8 * s.n_embd] * s.n_layer]
         self.hidden = nn.Sequential(*(Layer(n_in, n_out) for n_in, n_out in pairwise(sizes)))
         self.head = nn.Linear(8 * s.n_embd, vocab_size)

@@ -24,7 +24,7 @@ class Model(nn.Module):
 
     def __init__(self, s: NamesSettings, vocab_size: int):
         super().__init__()
-        self.token = nn.Embedding(vocab_size, s.n_embd)  # a table again: row a is the vector of letter a
+        self.token = nn.Embedding(vocab_size, s.n_embd)  # a table: row a is the vector of letter a
         self.hidden = nn.Linear(s.block_size * s.n_embd, 8 * s.n_embd)   # x @ weight.T + bias
         self.head = nn.Linear(8 * s.n_embd, vocab_size)
 

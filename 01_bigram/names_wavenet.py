@@ -62,7 +62,7 @@ class Model(nn.Module):
 
     def __init__(self, s: NamesSettings, vocab_size: int):
         super().__init__()
-        self.token = nn.Embedding(vocab_size, s.n_embd)  # a table again: row a is the vector of letter a
+        self.token = nn.Embedding(vocab_size, s.n_embd)            # a table: row a is the vector of letter a
         levels = s.block_size.bit_length() - 1
         if s.block_size != 2 ** max(1, levels):
             raise UserError(f"--block-size {s.block_size} cannot be halved down to one pair; "
@@ -74,7 +74,7 @@ class Model(nn.Module):
     def forward(self, ids):
         x = self.token(ids)                                              # (B, T, C)
         for layer in self.hidden:
-            x = layer(x.unflatten(1, (-1, 2)).flatten(2))  # (B, T/2, C'), (B, T/4, C'), ..., (B, 1, C')
+            x = layer(x.unflatten(1, (-1, 2)).flatten(2))          # (B, T/2, C'), ..., (B, 1, C')
         return self.head(x.squeeze(1))                     # (B, V)
 
 

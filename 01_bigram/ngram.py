@@ -37,17 +37,17 @@ class Table(nn.Module):
         """keys (S,) in order, counts (S,) of each; contexts: the size of the table before."""
         n1, n2, n3, n4 = (float((counts == i).sum()) for i in (1, 2, 3, 4))  # sequences seen exactly i times
         y = n1 / max(n1 + 2 * n2, 1)
-        steps = ((1, n1, n2), (2, n2, n3), (3, n3, n4))  # D_i = i - (i + 1) Y n_(i+1) / n_i
-        found = [i - (i + 1) * y * more / fewer if fewer else i for i, fewer, more in steps]
-        found = [d if 0 < d <= i else i / 2 for i, d in enumerate(found, 1)]  # repetition can make D negative
-        taken = torch.tensor([0.0, *found])[counts.clamp(max=3)]  # 0, D_1, D_2 or D_3: (S,)
+        steps = ((1, n1, n2), (2, n2, n3), (3, n3, n4))                      # D_i = i - (i+1) Y n_(i+1) / n_i
+        discounts = [i - (i + 1) * y * more / fewer if fewer else i for i, fewer, more in steps]
+        discounts = [d if 0 < d <= i else i / 2 for i, d in enumerate(discounts, 1)]  # D may be negative
+        taken = torch.tensor([0.0, *discounts])[counts.clamp(max=3)]  # 0, D_1, D_2 or D_3: (S,)
         context = keys // vocab_size
         total = torch.zeros(contexts).index_add(0, context, counts.float())  # N(h): (contexts,)
         self.keys = keys
         self.starts = torch.searchsorted(keys, torch.arange(contexts + 1) * vocab_size)  # where h begins
         self.discounted = (counts - taken) / total[context].clamp(min=1)  # (N(h, w) - D) / N(h): (S,)
         gamma = torch.zeros(contexts).index_add(0, context, taken) / total.clamp(min=1)
-        self.gamma = torch.where(total > 0, gamma, 1.0)  # all to the shorter context where h has no follower
+        self.gamma = torch.where(total > 0, gamma, 1.0)                      # no follower: all to the shorter
 
     def find(self, keys):
         """Index of each key, -1 where the training text has no such sequence."""
@@ -85,7 +85,7 @@ class Model(nn.Module):
     def forward(self, ids):
         B, T = ids.shape
         probabilities = torch.full((B * T, self.vocab_size), 1 / self.vocab_size)  # knowing nothing
-        context = torch.zeros_like(ids)  # the empty context, known everywhere
+        context = torch.zeros_like(ids)                                      # the empty one, known everywhere
         for table in self.tables:
             probabilities = table.mix(probabilities, context.flatten())
             # the context of t - 1 and the character at t make a longer context; the first position has no
@@ -99,14 +99,14 @@ class Model(nn.Module):
 def count(model, data, s, recorder):
     """Read the training text once per order, from short to long."""
     V, tokens = model.vocab_size, data.train.tokens
-    index, seen = torch.zeros(len(tokens) + 1, dtype=torch.long), []  # of the sequence that ends at a place
+    index, seen = torch.zeros(len(tokens) + 1, dtype=torch.long), []         # of the sequence ending here
     for _ in model.tables:
         keys, index, counts = (index[:-1] * V + tokens[len(seen) :]).unique(return_inverse=True,
                                                                             return_counts=True)
         seen.append((keys, index, counts))
     contexts = 1
     for k, (table, (keys, index, counts)) in enumerate(zip(model.tables, seen, strict=True)):
-        if k + 1 < len(seen):  # a shorter sequence counts once for each different character before it
+        if k + 1 < len(seen):                                                # once for each character before
             longer_keys, longer_index, _ = seen[k + 1]
             suffix = torch.zeros_like(longer_keys).scatter_(0, longer_index, index[1:])
             counts = torch.bincount(suffix, minlength=len(keys))

@@ -75,7 +75,7 @@ class Block(nn.Module):
             return sublayer(x)
         if self.wiring == "pre-LN":
             return x + sublayer(norm(x))
-        return norm(x + sublayer(x))  # post-LN; residual, where the norm is the identity
+        return norm(x + sublayer(x))                                   # post-LN, or residual without a norm
 
 
 class Model(nn.Module):

@@ -30,7 +30,7 @@ class LayerNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(n_embd)), nn.Parameter(torch.zeros(n_embd))
 
     def forward(self, x):
-        mean = x.mean(dim=-1, keepdim=True)  # over C, never over T: a position must not see the others
+        mean = x.mean(dim=-1, keepdim=True)                            # over C, never over T, the others
         variance = x.var(dim=-1, keepdim=True, correction=0)
         return (x - mean) / (variance + 1e-5).sqrt() * self.weight + self.bias
 

@@ -23,7 +23,7 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, s: Settings):
         super().__init__()
         self.n_head, self.dropout = s.n_head, s.dropout
-        self.qkv = nn.Linear(s.n_embd, 3 * s.n_embd, bias=False)  # query, key and value, one below the other
+        self.qkv = nn.Linear(s.n_embd, 3 * s.n_embd, bias=False)       # query, key, value, one below another
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)
 
     def forward(self, x):
@@ -68,10 +68,10 @@ class Model(nn.Module):
         self.position = nn.Embedding(s.block_size, s.n_embd)           # and where
         self.dropout = nn.Dropout(s.dropout)
         self.blocks = nn.Sequential(*(Block(s) for _ in range(s.n_layer)))
-        self.norm = nn.LayerNorm(s.n_embd, bias=False)  # pre-LN leaves the stream unnormalised at its end
+        self.norm = nn.LayerNorm(s.n_embd, bias=False)                 # pre-LN leaves its end unnormalised
         self.head = nn.Linear(s.n_embd, vocab_size, bias=False)
         for name, weight in self.named_parameters():
-            if weight.ndim == 2:  # matrices; the scales of the norms stay at 1
+            if weight.ndim == 2:                                       # matrices; scales of norms stay 1
                 # Each block writes to the stream twice: 2N answers of 1/sqrt(2N) the size add up to one.
                 writes = name.endswith(("attention.projection.weight", "feed_forward.2.weight"))
                 nn.init.normal_(weight, std=0.02 / (2 * s.n_layer) ** 0.5 if writes else 0.02)

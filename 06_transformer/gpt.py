@@ -29,9 +29,9 @@ class MultiHeadAttention(nn.Module):
         self.n_head = s.n_head
         self.query = nn.Linear(s.n_embd, s.n_embd, bias=False)         # what am I looking for?
         self.key = nn.Linear(s.n_embd, s.n_embd, bias=False)           # what do I have to offer?
-        self.value = nn.Linear(s.n_embd, s.n_embd, bias=False)  # what do I give to whoever takes the offer?
+        self.value = nn.Linear(s.n_embd, s.n_embd, bias=False)         # what do I give who takes it?
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)    # what the heads found, mixed
-        self.dropout = nn.Dropout(s.dropout)  # of weights: dropout on attention weights
+        self.dropout = nn.Dropout(s.dropout)                           # dropout on attention weights
         self.register_buffer("mask", torch.full((s.block_size, s.block_size), -torch.inf).triu(1),
                              persistent=False)
 
@@ -82,10 +82,10 @@ class Model(nn.Module):
         self.position = nn.Embedding(s.block_size, s.n_embd)           # and where
         self.dropout = nn.Dropout(s.dropout)
         self.blocks = nn.Sequential(*(Block(s) for _ in range(s.n_layer)))
-        self.norm = nn.LayerNorm(s.n_embd, bias=False)  # pre-LN leaves the stream unnormalised at its end
+        self.norm = nn.LayerNorm(s.n_embd, bias=False)                 # pre-LN leaves its end unnormalised
         self.head = nn.Linear(s.n_embd, vocab_size, bias=False)
         for name, weight in self.named_parameters():
-            if weight.ndim == 2:  # matrices; the scales of the norms stay at 1
+            if weight.ndim == 2:                                       # matrices; scales of norms stay 1
                 # Each block writes to the stream twice: 2N answers of 1/sqrt(2N) the size add up to one.
                 writes = name.endswith(("attention.projection.weight", "feed_forward.2.weight"))
                 nn.init.normal_(weight, std=0.02 / (2 * s.n_layer) ** 0.5 if writes else 0.02)

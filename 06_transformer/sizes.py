@@ -27,7 +27,7 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, s: Settings):
         super().__init__()
         self.n_head, self.dropout = s.n_head, s.dropout
-        self.qkv = nn.Linear(s.n_embd, 3 * s.n_embd, bias=False)  # query, key and value, one below the other
+        self.qkv = nn.Linear(s.n_embd, 3 * s.n_embd, bias=False)       # query, key, value, one below another
         self.projection = nn.Linear(s.n_embd, s.n_embd, bias=False)
 
     def forward(self, x):
@@ -72,10 +72,10 @@ class Model(nn.Module):
         self.position = nn.Embedding(s.block_size, s.n_embd)           # and where
         self.dropout = nn.Dropout(s.dropout)
         self.blocks = nn.Sequential(*(Block(s) for _ in range(s.n_layer)))
-        self.norm = nn.LayerNorm(s.n_embd, bias=False)  # pre-LN leaves the stream unnormalised at its end
+        self.norm = nn.LayerNorm(s.n_embd, bias=False)                 # pre-LN leaves its end unnormalised
         self.head = nn.Linear(s.n_embd, vocab_size, bias=False)
         for name, weight in self.named_parameters():
-            if weight.ndim == 2:  # matrices; the scales of the norms stay at 1
+            if weight.ndim == 2:                                       # matrices; scales of norms stay 1
                 # Each block writes to the stream twice: 2N answers of 1/sqrt(2N) the size add up to one.
                 writes = name.endswith(("attention.projection.weight", "feed_forward.2.weight"))
                 nn.init.normal_(weight, std=0.02 / (2 * s.n_layer) ** 0.5 if writes else 0.02)
@@ -94,14 +94,14 @@ def fit_law(sizes, losses):
     def law(n, e, a, power):
         return e + a * (n / 1e5) ** -power
 
-    found, covariance = curve_fit(law, sizes, losses, p0=(1.0, 1.0, 0.3), bounds=(0, (10, 10, 2)))
-    noise = ((losses - law(sizes, *found)) ** 2).sum() / (len(sizes) - 3)  # three numbers were fitted
+    fitted, covariance = curve_fit(law, sizes, losses, p0=(1.0, 1.0, 0.3), bounds=(0, (10, 10, 2)))
+    noise = ((losses - law(sizes, *fitted)) ** 2).sum() / (len(sizes) - 3)  # three numbers were fitted
 
     def half(n):
-        slope = np.array([(law(n, *(found + 1e-5 * step)) - law(n, *found)) / 1e-5 for step in np.eye(3)])
+        slope = np.array([(law(n, *(fitted + 1e-5 * step)) - law(n, *fitted)) / 1e-5 for step in np.eye(3)])
         return student.ppf(0.975, len(sizes) - 3) * (slope @ covariance @ slope + noise) ** 0.5
 
-    return "{:.2f} + {:.2f} / (N / 100,000)^{:.2f}".format(*found), lambda n: law(n, *found), half
+    return "{:.2f} + {:.2f} / (N / 100,000)^{:.2f}".format(*fitted), lambda n: law(n, *fitted), half
 
 
 def overview(results, folder):
@@ -132,11 +132,12 @@ def parameters(row):
 
 
 SMALL = ("pico", "nano", "micro", "mini", "small", "medium")
-SIZES = {  # layers, width; every head has 16 numbers
+SIZES = {                                                              # layers, width; heads of 16 numbers
     "pico": (2, 32), "nano": (2, 48), "micro": (4, 48), "mini": (4, 64), "small": (4, 96), "medium": (4, 128),
     "large": (4, 160), "xlarge": (5, 192), "huge": (6, 384),
 }
-RATE = 0.5  # divided by the width: one rate for all would be too low for small ones, and the law of that
+# Divided by the width: one rate for all would be too low for small sizes, and the law would be of that.
+RATE = 0.5
 
 arms = {name: Arm(Model, n_layer=n_layer, n_embd=n_embd, n_head=n_embd // 16, lr=RATE / n_embd,
                   on_demand=name == "huge")

@@ -34,8 +34,8 @@ from common.settings import Arm, Lesson, Settings
 # Contractions, words, numbers and signs, each with one space before it, or white space: no token reaches
 # across two of these pieces.
 PIECE = regex.compile(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-SURE_START = regex.compile(r"(?r)(?<=\S)\s")  # from the end: the last sure beginning of a piece
-END = "<|endoftext|>"  # the special token, which stands between two documents
+SURE_START = regex.compile(r"(?r)(?<=\S)\s")                           # from the end: the last sure beginning
+END = "<|endoftext|>"                                                  # the special token between documents
 
 
 def join(word, pair):
@@ -70,7 +70,7 @@ class BPE:
         self.tokens = [*self.ids, END.encode()]                        # id -> token
         self.vocab_size = len(self.tokens)
         self.name = f"bpe-{self.vocab_size}"
-        self.piece_ids = lru_cache(2**16)(self.encode_piece)  # remembers its answers: most pieces come again
+        self.piece_ids = lru_cache(2**16)(self.encode_piece)           # remembers: most pieces come again
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> "BPE":
@@ -82,7 +82,7 @@ class BPE:
         if not counts:
             raise UserError("a vocabulary cannot be learned from an empty text; choose another corpus")
         words = [([bytes([byte]) for byte in utf8(piece)], count) for piece, count in counts.items()]
-        pairs, places = Counter(), defaultdict(set)  # how often a pair occurs, and in which words
+        pairs, places = Counter(), defaultdict(set)                    # how often a pair occurs, and where
         for place, (word, count) in enumerate(words):
             for pair in pairwise(word):
                 pairs[pair] += count
@@ -100,11 +100,11 @@ class BPE:
         while heap and len(tokens) < vocab_size - 1:
             count, _, _, pair = heapq.heappop(heap)
             if pairs[pair] != -count:
-                continue  # its count has changed since, and has an entry of its own
+                continue                                               # it changed since, has a newer entry
             merges.append(pair)
             tokens.add(pair[0] + pair[1])
             change = Counter()
-            for place in places.pop(pair):  # only words that hold the pair are looked at again
+            for place in places.pop(pair):                             # only words that hold the pair
                 word, count = words[place]
                 for before in pairwise(word):
                     change[before] -= count
@@ -194,18 +194,17 @@ def overview(results, folder):
     rows = [r.row for r in results if not r.row["diverged"]]
     if not rows:
         return []
-    found = [(kinds.get(row["arm"].split("-")[-1], "equal characters"), row["vocab_size"], row["test_bpc"],
-              "",
-              row["arm"], row["seed"], row["test_bpc"]) for row in rows]
+    points = [(kinds.get(row["arm"].split("-")[-1], "equal characters"), row["vocab_size"], row["test_bpc"],
+               "", row["arm"], row["seed"], row["test_bpc"]) for row in rows]
     listed_arms = [*TOKENIZERS, *(f"{name}-time" for name in PUBLISHED)]
-    own = [row for row in rows if row["seed"] == rows[0]["seed"] and row["arm"] in listed_arms]
+    first = [row for row in rows if row["seed"] == rows[0]["seed"] and row["arm"] in listed_arms]
     listed = [(row["arm"], row["seed"], row["vocab_size"], math.log(2) * row["test_bpc"] / row["test_loss"],
-               int(row["vocab_size"] * row["n_embd"]), row["params"], row["test_loss"]) for row in own]
+               int(row["vocab_size"] * row["n_embd"]), row["params"], row["test_loss"]) for row in first]
     header = ["arm", "seed", "vocab_size", "tokens_per_character", "numbers_in_the_embedding", "params",
               "test_loss"]
     overviews.write_table(folder / "tokenizers", header, listed)
     labels = ("entries of the vocabulary", "test, bits per character")
-    return [overviews.points(found, labels, "What does a tokenizer buy?", folder / "bits")]
+    return [overviews.points(points, labels, "What does a tokenizer buy?", folder / "bits")]
 
 
 # How many windows of 64 tokens hold 2048 characters of tinyshakespeare, and how many tokens 192: each step of

@@ -74,23 +74,23 @@ def measure(folder, quick):
     models, laps = {}, {}
     for name, heads in (("MHA", 4), ("GQA", 2), ("MQA", 1)):
         models[name] = grouped(Settings(n_layer=6, n_head=4, n_kv_head=heads, n_embd=256, block_size=512), 65)
-    for _ in range(1 if quick else 5):  # in turns, so that all meet the same machine
+    for _ in range(1 if quick else 5):                                 # in turns: all meet the same machine
         for batch, (name, model) in product((1, 16), models.items()):
             tokens = generate(model, torch.randint(65, (batch, 256)), 512, 16 if quick else 128)
-            next(tokens)  # reads the prompt, which is not what is measured
+            next(tokens)                                               # reads the prompt, not measured
             start = time.perf_counter()
             count = sum(batch for _ in tokens)
             laps.setdefault((name, batch), []).append(count / (time.perf_counter() - start))
-    found = []
+    points = []
     for (name, batch), speeds in laps.items():
         cache = models[name].new_cache()
         models[name](torch.zeros(1, 100, dtype=torch.long), cache)
         kept = sum(layer.nbytes for layer in cache) // 100
-        found.append((f"{batch} text{'s' * (batch > 1)} at once", name, kept, float(np.median(speeds))))
+        points.append((f"{batch} text{'s' * (batch > 1)} at once", name, kept, float(np.median(speeds))))
     header = ("decoding", "attention", "cache_bytes_per_token", "tokens_per_second")
     labels = ("bytes kept for each token", "tokens per second")
     title = "What do fewer heads of keys and values buy?"
-    return [overviews.scaling(found, header, labels, title, folder / "decoding")]
+    return [overviews.scaling(points, header, labels, title, folder / "decoding")]
 
 
 arms = {name: Arm(grouped, n_kv_head=heads)                            # 0: as many as heads of queries

@@ -42,7 +42,7 @@ class Cache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     @property
-    def nbytes(self):  # of what is there, without the room for more
+    def nbytes(self):                                                  # of what is there, not of the room
         return 2 * self.keys[:, :, : self.length].numel() * self.keys.element_size()
 
 
@@ -60,7 +60,7 @@ class MultiHeadAttention(nn.Module):
         B, T, C = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
         if cache is not None:
-            k, v = cache.append(k, v)  # (B, H, S, D) with S = T and all that was before
+            k, v = cache.append(k, v)                                  # (B, H, S, D): S is T and all before
         # With a cache, the T newest of S positions: the last of them may look at all, each before it at one
         # less.
         past = (None if cache is None else
@@ -73,7 +73,7 @@ class MultiHeadAttention(nn.Module):
         return Cache()
 
 
-cached = partial(GPT, attention=MultiHeadAttention)  # the GPT of fast_gpt, with this attention in its blocks
+cached = partial(GPT, attention=MultiHeadAttention)                    # fast_gpt with this attention
 
 
 def greedy(model, ids, length, cache):
@@ -97,11 +97,11 @@ def measure(folder, quick):
 
     s = Settings(n_layer=6, n_head=8, n_embd=256, block_size=512)
     model, ids = cached(s, 65).eval(), torch.randint(65, (1, s.block_size))
-    found = []
+    points = []
     for length in (16, 32, 64, 128, 256, 512):
         cache, laps = model.new_cache(), []
         model(ids[:, : length - 1], cache)
-        for _ in range(5 if quick else 25):  # both in turns, so that both meet the same machine
+        for _ in range(5 if quick else 25):                            # in turns: both meet the same machine
             start = time.perf_counter()
             model(ids[:, length - 1 : length], cache)
             middle = time.perf_counter()
@@ -111,15 +111,15 @@ def measure(folder, quick):
             for layer in cache:
                 layer.length -= 1                                      # forget that token again
         for series, seconds in zip(("with a cache", "without"), np.median(laps, axis=0), strict=True):
-            found.append(("one more token (ms)", series, length, 1000 * seconds))
-        found.append(("kept (MB)", "with a cache", length, kept / 1e6))
+            points.append(("one more token (ms)", series, length, 1000 * seconds))
+        points.append(("kept (MB)", "with a cache", length, kept / 1e6))
     for prompt in (16, 64, 256):
         for cache, series in ((model.new_cache(), "with a cache"), (None, "without")):
             start, new = time.perf_counter(), 16 if quick else 256
             greedy(model, ids[:, :prompt], new, cache)
-            found.append((f"{new} more tokens (s)", series, prompt, time.perf_counter() - start))
+            points.append((f"{new} more tokens (s)", series, prompt, time.perf_counter() - start))
     header, labels = ("what", "decoding", "tokens_before", "value"), ("tokens before", "")
-    return [overviews.scaling(found, header, labels, "What do further tokens cost?", folder / "decoding")]
+    return [overviews.scaling(points, header, labels, "What do further tokens cost?", folder / "decoding")]
 
 
 lesson = Lesson(cached, Settings(lr=4e-3, warm_up=100), measure=measure)

@@ -164,9 +164,9 @@ def overview(results, folder):
 
     runs = [(r.row["arm"], r.row["seed"], r.row["test_bpc"], r.row["block_size"])
             for r in results if not r.row["diverged"]]
-    found = [(arm.split("-")[0], context, bits, "", arm, seed, bits) for arm, seed, bits, context in runs]
+    points = [(arm.split("-")[0], context, bits, "", arm, seed, bits) for arm, seed, bits, context in runs]
     labels = ("context (tokens)", "test, bits per character")
-    return found and [overviews.points(found, labels, "What does looking back less cost?", folder / "bits")]
+    return points and [overviews.points(points, labels, "What does looking back less cost?", folder / "bits")]
 
 
 def cost(name, T):
@@ -192,17 +192,17 @@ def measure(folder, quick):
     from common.report import overviews
 
     contexts = (64, 256) if quick else (64, 128, 256, 512, 1024, 2048, 4096)
-    found, powers = [], []
+    points, powers = [], []
     for name in KINDS:
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             costs = np.array([pool.apply(cost, (name, T)) for T in contexts])
         for what, values in zip(("time (ms)", "peak memory (MB)"), costs.T, strict=True):
-            found += [(what, name, T, float(value)) for T, value in zip(contexts, values, strict=True)]
+            points += [(what, name, T, float(value)) for T, value in zip(contexts, values, strict=True)]
             slope = np.polyfit(np.log(contexts[-3:]), np.log(np.maximum(values[-3:], 1e-3)), 1)[0]
             powers.append((what, name, float(slope)))
     overviews.write_table(folder / "powers", ["what", "attention", "power_of_T"], powers)
     header, labels = ("what", "attention", "context", "value"), ("context (tokens)", "")
-    return [overviews.scaling(found, header, labels, "What does a longer text cost?", folder / "cost")]
+    return [overviews.scaling(points, header, labels, "What does a longer text cost?", folder / "cost")]
 
 
 KINDS = {"explicit": explicit, "tiled": tiled, "library": library, "local": local, "linear": linear}

@@ -98,16 +98,16 @@ def overview(results, folder):
     """Draw bits against parameters; and how choices fall on experts while training, of the first seed."""
     from common.report import overviews
 
-    held = [(r.row["arm"], r.row["params"], r.row["test_bpc"], "", r.row["arm"], r.row["seed"],
-             r.row["test_bpc"])
+    held = [(r.row["arm"], round(r.row["params"] / 1e6, 2), r.row["test_bpc"], "", r.row["arm"],
+             r.row["seed"], r.row["test_bpc"])
             for r in results if not r.row["diverged"]]
-    labels = ("parameters", "test, bits per character")
+    labels = ("parameters (millions)", "test, bits per character")
     title = "Are more parameters better, and where?"
     drawn = held and [overviews.points(held, labels, title, folder / "bits")]
     shares = [(r.row["arm"], r.row["seed"], step, layer + 1, int(name.split()[1]), share)
              for r in results if r.row["seed"] == results[0].row["seed"]
              for step, loads in r.probes
-             for name, found in loads.items() for layer, share in enumerate(found)]
+             for name, loads_of in loads.items() for layer, share in enumerate(loads_of)]
     title = "Which expert gets how much of the text?"
     return [*drawn, *([overviews.loads(shares, title, folder / "load")] if shares else [])]
 

@@ -75,7 +75,7 @@ def measure(folder, quick):
     """Microseconds of a norm and its gradients for the 1,024 vectors of a step: ours, and the library's."""
     from common.report import overviews
 
-    found = []
+    points = []
     for width in (64, 256, 1024):
         s, x = Settings(n_embd=width), torch.randn(1024, width, requires_grad=True)
         ours = {"LayerNorm": LayerNorm(s), "RMSNorm": RMSNorm(s), "ScaleNorm": ScaleNorm(s)}
@@ -90,9 +90,9 @@ def measure(folder, quick):
                 norm(x).sum().backward()
                 laps[name].append(1e6 * (time.perf_counter() - start))
         what = "a norm and its gradients (µs)"
-        found += [(what, name, width, float(np.median(own))) for name, own in laps.items()]
+        points += [(what, name, width, float(np.median(own))) for name, own in laps.items()]
     header, labels = ("what", "norm", "width", "microseconds"), ("numbers in a vector", "microseconds")
-    return [overviews.scaling(found, header, labels, "What does a norm cost?", folder / "time")]
+    return [overviews.scaling(points, header, labels, "What does a norm cost?", folder / "time")]
 
 
 norms = {"layernorm": LayerNorm, "rmsnorm": RMSNorm, "scalenorm": ScaleNorm, "none": NoNorm}

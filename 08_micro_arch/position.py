@@ -99,23 +99,23 @@ def slopes(heads):
 
 def scores(model, data, s):
     """Test bits per character in windows of 64 to 512 tokens, as far as the scheme has positions."""
-    found = {}
+    scored = {}
     for context in CONTEXTS:
         if context > s.block_size and isinstance(model.position, LearnedPosition):
             print(f"learned positions end with the window of {s.block_size}: no score at {context}")
         else:
-            found[f"bpc at {context}"] = score(model, data.test.in_windows(context), data.device).bpc
-    return found
+            scored[f"bpc at {context}"] = score(model, data.test.in_windows(context), data.device).bpc
+    return scored
 
 
 def overview(results, folder):
     """Draw test bits per character against the length of the window that a trained model is scored in."""
     from common.report import overviews
 
-    found = [(r.row["arm"], r.row["seed"], int(what.split()[-1]), what, value)
+    points = [(r.row["arm"], r.row["seed"], int(what.split()[-1]), what, value)
              for r in results for what, value in r.scores.items()]
     labels = ("tokens in a window (trained at 64)", "test, bits per character")
-    return found and [overviews.scored(found, labels, "How far do positions reach?", folder / "lengths")]
+    return points and [overviews.scored(points, labels, "How far do positions reach?", folder / "lengths")]
 
 
 CONTEXTS = (64, 128, 256, 512)
