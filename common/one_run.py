@@ -67,16 +67,14 @@ def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, n
     Returns the result, and the model (None if it diverged).
     """
     plan, s, data, path = cell.plan, cell.settings, cell.data, cell.folder / checkpoint.NAME
-    reading, resume, further = Reading(s), options.resume, {}
+    reading, resume = Reading(s), options.resume
     model = lessons.build_model(
         plan.arms[cell.arm], reading, data.tokenizer.vocab_size, cell.seed, data.device
     )
     if resume and not path.exists():
         others = run_folder.others(plan, cell.arm, cell.seed, s)
-        print(
-            f"no checkpoint with these settings and this code to go on from{others}; begins at step 0",
-            flush=True,
-        )
+        said = f"no checkpoint with these settings and this code to go on from{others}"
+        print(f"{said}; begins at step 0", flush=True)
     if resume and plan.overview:
         result, resume = _finished(cell, options.log)
         if result:
@@ -85,43 +83,42 @@ def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, n
         _start_from(initial(s, cell.seed), model)
     if plan.describe and cell.seed == options.seeds[0]:
         print(plan.describe(model, s), flush=True)
-    chosen = threads.settle(
-        cell.name, model, data, s.steps, options.threads, path if options.resume else None
-    )
+    kept = path if options.resume else None
+    chosen = threads.settle(cell.name, model, data, s.steps, options.threads, kept)
     presence.begin()
-    recorder = Recorder(
-        cell.folder,
-        data,
-        s,
-        cell.state | {"threads": chosen},
-        f"{cell.number}{cell.name} seed {cell.seed}",
-        plan.probe,
-    )
+    state, label = cell.state | {"threads": chosen}, f"{cell.number}{cell.name} seed {cell.seed}"
+    recorder = Recorder(cell.folder, data, s, state, label, plan.probe)
     if resume:
         recorder.go_on_from(cell.codes)
     with recorder.held():
-        try:
-            start = time.perf_counter()
-            plan.train(model, data.with_seed(cell.seed), s, recorder)
-            recorder.finish(model, time.perf_counter() - start)
-            scores = measure(model, data, options.quick)
-            further = plan.scores(model, data, s) if plan.scores else {}
-            recorder.keep_scores(scores, further)
-        except Diverged as why:
-            print(
-                f"{cell.name} seed {cell.seed} diverged ({why}); the row says so, the last good checkpoint "
-                "is kept"
-            )
-            scores = None
+        scores, further = _train_and_score(cell, model, recorder, options.quick)
         alone = presence.alone()
     if recorder.stop:
         raise Stopped
-    row = make_row(plan, cell.arm, cell.seed, s, data, reading.names, model, recorder, scores) | {
-        "alone": alone
-    }
+    row = make_row(plan, cell.arm, cell.seed, s, data, reading.names, model, recorder, scores)
+    row["alone"] = alone
     if options.log:
         _log(plan, row, further, options.resume)
     return Result.of(row, recorder.state), model if scores else None
+
+
+def _train_and_score(
+    cell: Cell, model: nn.Module, recorder: Recorder, quick: bool
+) -> tuple[dict | None, dict[str, float]]:
+    """Train a model. Returns its scores, None where it diverged, and those of its script."""
+    plan, s, data = cell.plan, cell.settings, cell.data
+    try:
+        start = time.perf_counter()
+        plan.train(model, data.with_seed(cell.seed), s, recorder)
+        recorder.finish(model, time.perf_counter() - start)
+        scores = measure(model, data, quick)
+        further = plan.scores(model, data, s) if plan.scores else {}
+        recorder.keep_scores(scores, further)
+        return scores, further
+    except Diverged as why:
+        said = f"{cell.name} seed {cell.seed} diverged ({why}); the row says so"
+        print(f"{said}, the last good checkpoint is kept")
+        return None, {}
 
 
 def _log(plan: Plan, row: dict, further: dict[str, float], resumed: bool) -> None:

@@ -23,27 +23,9 @@ if TYPE_CHECKING:
     from common.training.recorder import Recorder
 
 # there from the beginning
-FIRST = (
-    "corpus",
-    "steps",
-    "batch_size",
-    "block_size",
-    "lr",
-    "n_embd",
-    "n_head",
-    "n_layer",
-    "dtype",
-)
+FIRST = ("corpus", "steps", "batch_size", "block_size", "lr", "n_embd", "n_head", "n_layer", "dtype")
 # how common.training goes about it
-RECIPE = (
-    "warm_up",
-    "cosine",
-    "min_lr",
-    "beta2",
-    "weight_decay",
-    "decay_matrices",
-    "clip",
-)
+RECIPE = ("warm_up", "cosine", "min_lr", "beta2", "weight_decay", "decay_matrices", "clip")
 # what a model may or may not read; the rest concerns every run
 ARCHITECTURE = (
     "n_layer",

@@ -2,8 +2,7 @@
 say. In float64.
 """
 
-import contextlib
-import ctypes
+import multiprocessing
 import sys
 from dataclasses import replace
 from functools import partial
@@ -268,15 +267,24 @@ def test_each_context_costs_as_many_tokens():
     assert len(plan.arms) == 12
 
 
-def test_the_peak_of_memory_is_seen():
-    """Also where earlier work of the process needed more than is asked for now."""
+def grown() -> tuple[int, int]:
+    """How much the peak grew by 40 MB, after 60 MB that are gone; and the bytes that fill what is missing to
+    the peak.
+    """
     from common.training import memory
 
     memory.free_at_once()
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier tests left
     torch.ones(60_000_000, dtype=torch.uint8)  # gone again at once
     kept = memory.up_to_the_peak()
     before = memory.peak()
     more = torch.ones(40_000_000, dtype=torch.uint8)
-    assert 35e6 < memory.peak() - before < 60e6 and len(kept) >= 0 and len(more)
+    return (memory.peak() - before) * bool(len(more)), len(kept)
+
+
+def test_the_peak_of_memory_is_seen():
+    """Also where earlier work of the process needed more than is asked for now; in a process of its own, as
+    measured.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        more, _ = pool.apply(grown)
+    assert 35e6 < more < 60e6

@@ -128,12 +128,7 @@ def test_ten_thousand_random_strings_there_and_back():
     """Characters of every plane, near those that the vocabulary knows and far from them."""
     draw = random.Random(1)
     # all but the halves of surrogate pairs
-    planes = [
-        range(32, 127),
-        range(0, 0x250),
-        range(0, 0xD800),
-        range(0xE000, 0x110000),
-    ]
+    planes = [range(32, 127), range(0, 0x250), range(0, 0xD800), range(0xE000, 0x110000)]
     tokenizers = [TAUGHT_EXAMPLE, GRADUATED_EXAMPLE, ByteTokenizer()]
     for _ in range(10_000):
         text = "".join(chr(draw.choice(draw.choice(planes))) for _ in range(draw.randrange(1, 24)))

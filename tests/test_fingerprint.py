@@ -343,10 +343,7 @@ def test_receipts_lead_from_code_to_code(own_logs):
     assert receipts.codes("02_attention/bigram", "default", "s", "a") == {"a"}
     assert receipts.codes("02_attention/bigram", "other", "s", "c") == {"x", "c"}
     # what was proved with other settings is not proved
-    assert receipts.codes("02_attention/bigram", "default", "t", "c") == {
-        "z",
-        "c",
-    }
+    assert receipts.codes("02_attention/bigram", "default", "t", "c") == {"z", "c"}
 
 
 def test_rows_curves_and_checkpoints_of_proved_code_are_good(script, own_logs):

@@ -198,6 +198,7 @@ ROOMS = {
         "overviews",
         "evidence",
         "pictures",
+        "picture_data",
         "tables",
         "summary",
         "readme",

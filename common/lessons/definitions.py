@@ -16,9 +16,7 @@ from common.paths import ROOT
 
 
 def canonical(node) -> object:
-    """A syntax tree as nested lists, the same from Python 3.10 to 3.13: no docstrings, no empty fields,
-    nothing but what the code says.
-    """
+    """A syntax tree as nested lists, the same from Python 3.10 on: nothing but what the code says."""
     if isinstance(node, list):
         return [canonical(n) for n in node]
     if not isinstance(node, ast.AST):
@@ -46,9 +44,7 @@ class Place:
 
 @dataclass
 class Source:
-    """A module: its top-level definitions, and what its imported names mean (a module, or a module and a name
-    in it).
-    """
+    """A module: its top-level definitions, and what its imported names mean (a module, or a name in one)."""
 
     path: Path
     definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)

@@ -27,14 +27,7 @@ UNSEEN = (
     "common/data/corpora.py:cache_folder",
 )
 # by the library; of a score
-ALWAYS = (
-    "forward",
-    "reset_parameters",
-    "loss",
-    "accuracy",
-    "bpc",
-    "perplexity",
-)
+ALWAYS = ("forward", "reset_parameters", "loss", "accuracy", "bpc", "perplexity")
 ROOTS = (  # reached by every line
     "common.lessons.plan.build_model",
     "common.training.metrics.score",

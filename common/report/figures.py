@@ -104,37 +104,7 @@ def staircase(frame, path: Path, mark: str) -> None:
         folders = list(dict.fromkeys(label.split("/")[0] for label in stages.label))
         colours = [COLOURS[folders.index(label.split("/")[0]) % 8] for label in stages.label]
         for x, (stage, colour) in enumerate(zip(stages.itertuples(), colours, strict=True)):
-            if stage.state == "missing":
-                axes.annotate(
-                    "not measured yet",
-                    (x, 0.02),
-                    xycoords=("data", "axes fraction"),
-                    rotation=90,
-                    ha="center",
-                    fontsize=8,
-                    color=colour,
-                    bbox=LABEL,
-                )
-                continue
-            fill = "white" if stage.state == "stale" else colour
-            axes.errorbar(
-                x, stage.test_bpc, yerr=stage.half, fmt="o", ms=7, color=colour, mfc=fill, capsize=4
-            )
-            # above the interval: beside it, it would hide the next dot
-            top = (
-                x,
-                stage.test_bpc + stage.half,
-            )
-            axes.annotate(
-                f"{stage.test_bpc:.2f}",
-                top,
-                (0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                color=colour,
-                bbox=LABEL,
-            )
+            _stage(axes, x, stage, colour)
         names = stages.label.str.split("/").str[1] + stages.state.map(_dagger)
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
         for tick, colour in zip(axes.get_xticklabels(), colours, strict=True):
@@ -154,6 +124,21 @@ def staircase(frame, path: Path, mark: str) -> None:
                 color="#555555",
             )
         save(figure, path, mark)
+
+
+def _stage(axes, x: int, stage, colour: str) -> None:
+    """A stage at its place: mean and interval, hollow where earlier code measured it; or a word instead."""
+    look = {"ha": "center", "fontsize": 8, "color": colour, "bbox": LABEL}
+    if stage.state == "missing":
+        where = {"xycoords": ("data", "axes fraction"), "rotation": 90}
+        axes.annotate("not measured yet", (x, 0.02), **where, **look)
+        return
+    fill = "white" if stage.state == "stale" else colour
+    marks = {"fmt": "o", "ms": 7, "capsize": 4}
+    axes.errorbar(x, stage.test_bpc, yerr=stage.half, color=colour, mfc=fill, **marks)
+    # above the interval: beside it, it would hide the next dot
+    top = (x, stage.test_bpc + stage.half)
+    axes.annotate(f"{stage.test_bpc:.2f}", top, (0, 7), textcoords="offset points", **look)
 
 
 def _floors(axes, floors, gap: float) -> None:

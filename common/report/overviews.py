@@ -35,26 +35,14 @@ def heat_map(cells: list[tuple], labels: tuple[str, str], title: str, path: Path
         for y, line in enumerate(found):
             for x, values in enumerate(line):
                 dark = shown[y][x] > middle
-                axes.text(
-                    x,
-                    y,
-                    _cell_text(values),
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    color="white" if dark else "black",
-                )
+                look = {"ha": "center", "va": "center", "fontsize": 9, "color": "white" if dark else "black"}
+                axes.text(x, y, _cell_text(values), **look)
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
         axes.set(title=title, xlabel=labels[0])
-        figure.colorbar(
-            image,
-            ax=axes,
-            pad=0.02,
-            label=labels[1],
-            extend="max" if means and means[-1] > cap else "neither",
-        )
+        extend = "max" if means and means[-1] > cap else "neither"
+        figure.colorbar(image, ax=axes, pad=0.02, label=labels[1], extend=extend)
         save(figure, path.with_suffix(".png"))
     return path.with_suffix(".png")
 
@@ -119,9 +107,7 @@ def _titled(figure, first, label: str, title: str, path: Path) -> Path:
 
 
 def _vertical(axes, values: list[float], bottom: float | None = None) -> None:
-    """A vertical axis with numbers that can be read: logarithmic where the values span more than a factor of
-    three, else from `bottom`.
-    """
+    """A vertical axis: logarithmic where the values span more than a factor of three, else from `bottom`."""
     if values and max(values) > 3 * min(values) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 1000 * min(values) else (1,)))
@@ -155,15 +141,8 @@ def law(
         for used, marker, colour, label in kinds:
             own = [(point[2], point[3]) for point in points if point[4] == used]
             if own:
-                axes.scatter(
-                    *zip(*own, strict=True),
-                    marker=marker,
-                    s=26,
-                    color=colour,
-                    zorder=3,
-                    label=label,
-                    alpha=0.8,
-                )
+                look = {"marker": marker, "s": 26, "color": colour, "zorder": 3, "alpha": 0.8}
+                axes.scatter(*zip(*own, strict=True), label=label, **look)
         for arm, at in {point[0]: point[2] for point in points}.items():
             axes.annotate(
                 arm,

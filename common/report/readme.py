@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.lessons.course import Reference, course_references, refer
 from common.report import pictures, plots
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
-from common.report.pictures import NotDrawnError, cell, data_lines
+from common.report.picture_data import NotDrawnError, cell, data_lines
 from common.report.tables import number, score_table, spread, table
 from common.results.statistics import interval, paired
 from common.results.table import TIMES, timed

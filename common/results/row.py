@@ -68,15 +68,17 @@ def make_row(
         found["parts"] = " ".join(
             [s.attention + "+qk_norm" * s.qk_norm, s.feed_forward, s.norm, s.position, s.head]
         )
-    if scores:
-        test = scores["test"]
-        found |= {
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
-            "test_bpc": test.bpc,
-            "test_perplexity": test.perplexity,
-        }
-    if scores and "validation" in scores:
+    return found | _columns_of(scores or {})
+
+
+def _columns_of(scores: dict[str, Score]) -> dict[str, float]:
+    """The columns of the results that scores fill."""
+    if not scores:
+        return {}
+    test = scores["test"]
+    found = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_bpc": test.bpc}
+    found |= {"test_perplexity": test.perplexity}
+    if "validation" in scores:
         val = scores["validation"]
         found |= {"train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc}
         found |= {"last10_loss": (val + test).loss, "last10_bpc": (val + test).bpc}

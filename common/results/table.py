@@ -28,13 +28,7 @@ FIRST_COLUMNS = (
     "protocol", "git_commit", "torch_version",
 )  # fmt: skip
 # a new column goes to the end: older rows have no value there
-COLUMNS = (
-    *FIRST_COLUMNS,
-    "threads",
-    "alone",
-    "last10_bpc",
-    "parts",
-)
+COLUMNS = (*FIRST_COLUMNS, "threads", "alone", "last10_bpc", "parts")
 TIMES = ("train_seconds", "tokens_per_second")
 VARYING = ("timestamp", *TIMES, "git_commit", "alone")  # what may differ when a run is repeated
 

@@ -59,16 +59,12 @@ class List:
 
 @dataclass(frozen=True)
 class Status:
-    """Tell which lines of the course are measured with the current code and settings; exit code 1 if not all
-    are.
-    """
+    """Tell which lines are measured with the current code and settings; exit code 1 if not all are."""
 
 
 @dataclass(frozen=True)
 class Prove:
-    """Compare the present code with the code that rows were made with; where both compute the same bits, the
-    rows stay valid.
-    """
+    """Compare with the code that rows were made with: where both compute the same bits, rows stay valid."""
 
     stages: tyro.conf.Positional[tuple[str, ...]] = ()
     """Stages or scripts (none named: the whole course)."""

@@ -23,10 +23,7 @@ from common.training import checkpoint
 from common.training.metrics import score
 
 # in a log file, one line in ten seconds
-PACE = {
-    "mininterval": 0.1 if sys.stderr.isatty() else 10.0,
-    "delay": 0.3,
-}
+PACE = {"mininterval": 0.1 if sys.stderr.isatty() else 10.0, "delay": 0.3}
 EVALUATIONS = 15  # points of a learning curve at most; a checkpoint is saved at each
 # tokens of the validation text that such a point looks at; the result of a run is measured on the whole
 VALIDATED = 65_536
