@@ -312,7 +312,7 @@ MEASURE = """
 import json, sys, time
 import psutil
 sys.path.insert(0, {root!r})
-from common.tokenizer import BPETokenizer
+from common.data.tokenizer import BPETokenizer
 documents = lambda: (json.loads(line)["text"] for line in open({path!r}, encoding="utf-8"))
 start = time.process_time()
 tokenizer = BPETokenizer.train(documents(), 8192)

@@ -15,6 +15,7 @@ from common.lessons.header import read_header
 from common.paths import ROOT
 from common.report import pictures
 from common.report.evidence import Measured
+from common.training.metrics import PROTOCOL
 
 
 def course(*arguments: str, **environment) -> subprocess.CompletedProcess:
@@ -73,7 +74,7 @@ def test_only_what_is_missing_is_run(own_logs):
                 "seed": seed,
                 "config_hash": reference.config(),
                 "code_hash": reference.code,
-                "protocol": results.PROTOCOL,
+                "protocol": PROTOCOL,
             }
         )
     done = course("run", "01_bigram/count_bigram")
