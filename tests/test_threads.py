@@ -131,9 +131,14 @@ def test_choosing_takes_no_longer_than_a_few_steps():
         torch.set_num_threads(2)
         step = threads._steps_of_a_copy(model, data)
         threads._seconds(step, 1)
-        one = max(threads._seconds(step, count) for count in (1, 2))
-        start = time.perf_counter()
-        threads.choose(model, data, 1500)
-        assert time.perf_counter() - start < 12 * one + threads.SHARE * 1500 * one
+        took = []
+        for _ in range(
+            3
+        ):  # beside other work a step may take many times as long; a fault would show each time
+            one = max(threads._seconds(step, count) for count in (1, 2))
+            start = time.perf_counter()
+            threads.choose(model, data, 1500)
+            took.append((time.perf_counter() - start) / (12 * one + threads.SHARE * 1500 * one))
+        assert min(took) < 1
     finally:
         torch.set_num_threads(before)
