@@ -36,16 +36,7 @@ def parse(
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(defaults, PartSettings):
         arguments = config_file.without_sections(arguments, defaults)
-    choosing = ("--preset", "--config")
-    given = [
-        part
-        for a in arguments
-        for part in (a.split("=", 1) if a.startswith(tuple(f"{c}=" for c in choosing)) else [a])
-    ]
-    preset, config = (
-        next((value for name, value in zip(given, given[1:], strict=False) if name == c), None)
-        for c in choosing
-    )
+    preset, config = _value_of("--preset", arguments), _value_of("--config", arguments)
     if preset is not None and preset not in (presets or {}):
         known = f"it has {', '.join(presets)}" if presets else "this script has none"
         raise UserError(f"--preset {preset!r} is not known{nearest(preset, presets or {})}; {known}")
@@ -54,12 +45,22 @@ def parse(
             f"--config {config} does nothing here; only 08_micro_arch/assemble.py makes a model of a file"
         )
     changed = config_file.read(config, defaults) if config is not None else {}
-    changed |= (presets[preset] if preset else {}) | (quick or {} if "--quick" in given else {})
+    changed |= (presets[preset] if preset else {}) | (quick or {} if "--quick" in arguments else {})
     s, options = _parse_once(dataclasses.replace(defaults, **changed), description, arguments)
     if options.quick:
         options = dataclasses.replace(options, log=False)
     _validate(s, options)
     return s, options
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    """What follows a flag (`--preset small`, `--preset=small`), None where it is not given."""
+    for place, argument in enumerate(arguments):
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+        if argument == flag and place + 1 < len(arguments):
+            return arguments[place + 1]
+    return None
 
 
 def _parse_once(

@@ -15,18 +15,17 @@ says.
 import dataclasses
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
 from common.errors import UserError, nearest
 from common.paths import ROOT
-from common.settings import Settings
+from common.settings import RECIPE, Settings
 
 DATA = ("corpus", "tokenizer")
-TRAINING = ("steps", "seconds", "batch_size", "lr", "warm_up", "cosine", "min_lr", "beta2", "weight_decay",
-            "decay_matrices", "clip",
-            "dtype", "init_from")  # fmt: skip
+TRAINING = ("steps", "seconds", "batch_size", "lr", *RECIPE, "dtype", "init_from")
 SECTIONS = ("model", "data", "training")
 CONFIGS = ROOT / "08_micro_arch" / "configs"
 
@@ -75,11 +74,7 @@ def read(path: str, defaults: Settings) -> dict:
     kinds, found = typing.get_type_hints(type(defaults)), {}
     for section, values in document.items():
         if section not in SECTIONS:
-            hint = (
-                f"; it belongs in section {section_of(section)}"
-                if section in kinds
-                else nearest(str(section), SECTIONS)
-            )
+            hint = _meant(section, kinds, SECTIONS)
             raise UserError(
                 f"{path}: section {section!r} is not known{hint}; there are {', '.join(SECTIONS)}"
             )
@@ -90,16 +85,15 @@ def read(path: str, defaults: Settings) -> dict:
         for name, value in values.items():
             own = [known for known in kinds if section_of(known) == section]
             if name not in own:
-                elsewhere = (
-                    f"; it belongs in section {section_of(name)}"
-                    if name in kinds
-                    else nearest(str(name), own)
-                )
-                raise UserError(
-                    f"{path}: {section} has no setting {name!r}{elsewhere}; it has {', '.join(own)}"
-                )
+                hint = _meant(name, kinds, own)
+                raise UserError(f"{path}: {section} has no setting {name!r}{hint}; it has {', '.join(own)}")
             found[name] = _value(f"{path}: {section}.{name}", kinds[name], value)
     return found
+
+
+def _meant(name, kinds: dict, here: Iterable[str]) -> str:
+    """A hint for a key that is not known where it stands: the section it belongs in, or the nearest name."""
+    return f"; it belongs in section {section_of(name)}" if name in kinds else nearest(str(name), here)
 
 
 def _load(path: str):

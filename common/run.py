@@ -46,14 +46,11 @@ def _main(plan: Plan) -> None:
     # what was imported stays: without this, searching it for garbage takes a tenth of the time to the first
     # step
     gc.freeze()
-    idea, choice = (
-        plan.header.fields.get("Idea"),
-        f"\n\nArms: {', '.join(plan.arms)}" if len(plan.arms) > 1 else "",
-    )
+    description = f"{plan.header.title}\n\nIdea: {plan.header.fields.get('Idea')}"
+    if len(plan.arms) > 1:
+        description += f"\n\nArms: {', '.join(plan.arms)}"
     changed, small = plan.small()
-    s, options = parse(
-        plan.defaults, f"{plan.header.title}\n\nIdea: {idea}{choice}", None, plan.presets, changed
-    )
+    s, options = parse(plan.defaults, description, None, plan.presets, changed)
     arms = command_line.chosen_arms(plan, options, small if options.quick else plan.course_arms)
     device = command_line.device(plan, options.device)
     threads.check(options.threads)

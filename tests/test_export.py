@@ -127,6 +127,8 @@ def test_the_library_loads_it_and_writes_the_same_text(name, names, tmp_path, tr
     expected = model(ids)
     assert expected.std() > 0.3
     torch.testing.assert_close(theirs(ids).logits, expected, rtol=0, atol=2e-5)
+    for said in (theirs.config, theirs.generation_config):  # no token of ours begins or ends a text there
+        assert said.bos_token_id is None and said.eos_token_id is None
     written = torch.cat(
         [ids[0], torch.cat(list(generate(model, ids, 24, 24 - ids.size(1), Sampling(temperature=0))))]
     )
@@ -228,8 +230,7 @@ def test_from_a_run_to_a_folder(tmp_path, in_process, own_logs, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    ("name", "names"),
-    [("bpe", LLAMA | {"n_kv_head": 2}), ("byte", LLAMA | {"head": "untied"}), ("bpe", GPT2)],
+    ("name", "names"), [("bpe", LLAMA | {"n_kv_head": 2}), ("bpe", LLAMA | {"head": "untied"}), ("bpe", GPT2)]
 )
 def test_the_tensors_of_a_gguf_file_are_ours(name, names, tmp_path):
     """Read back with the package's own reader; queries and keys of Llama stand in another order, so that RoPE
@@ -269,13 +270,15 @@ def test_the_tensors_of_a_gguf_file_are_ours(name, names, tmp_path):
     architecture = fields["general.architecture"]
     assert fields[f"{architecture}.block_count"] == 2 and fields[f"{architecture}.context_length"] == 24
     assert len(fields["tokenizer.ggml.tokens"]) == ours.vocab_size
+    assert len(fields["tokenizer.ggml.merges"]) >= len(ours.merges) > 0
 
 
 def test_a_gguf_file_that_would_not_be_the_same_model_is_refused(tmp_path):
     pytest.importorskip("gguf", reason="the extra `export` brings gguf, which is not installed")
     for names, name, said in (
-        (GPT2, "char", "no tokenizer of characters"),
-        ({}, "byte", "GELU by tanh only"),
+        (GPT2, "char", "tokenizer char has none"),
+        (LLAMA, "byte", "tokenizer byte has none"),
+        ({}, "bpe", "GELU by tanh only"),
     ):
         ours = tokenizer_of(name)
         with pytest.raises(UserError, match=said):

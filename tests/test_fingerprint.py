@@ -117,6 +117,12 @@ STALE = {
         "torch.manual_seed(seed + 1)",
         set(LINES),
     ),
+    "what the built-in text is": (
+        "common/data/corpora.py",
+        "for name in sorted(topics)",
+        "for name in topics",
+        set(LINES),
+    ),
     "which pair is joined first": ("common/data/bpe.py", "heapq.heappop(heap)", "heap.pop()", TEXT),
     "which pair is joined first, as taught": (
         "07_tokenizer_gqa/bpe.py",
@@ -207,6 +213,11 @@ VALID = {
         "common/settings.py",
         "    n_kv_head: int = 0\n",
         "    n_kv_head: int = 0\n    other: int = 3\n",
+    ),
+    "a new corpus": (
+        "common/data/corpora.py",
+        '    "pydoc": Source("text", make=pydoc),\n',
+        '    "pydoc": Source("text", make=pydoc),\n    "other": Source("text", make=pydoc),\n',
     ),
     "how a text is fetched": ("common/data/corpora.py", "timeout=10", "timeout=20"),
     "how names are sampled": ("common/generation/sampling.py", "for _ in range(20)", "for _ in range(30)"),

@@ -39,6 +39,7 @@ LINES = {
     "06_transformer/gpt": "--preset yardstick --warm-up 5",
     "07_tokenizer_gqa/gqa:gqa": "--tokenizer bpe-300 --warm-up 5",
     "08_micro_arch/norm:rmsnorm": "--tokenizer bpe-300 --warm-up 5",
+    "08_micro_arch/moe:top-2": "--tokenizer bpe-300 --warm-up 5 --balance 1",
 }
 RECORDED = Path(__file__).with_name("golden.json")
 
@@ -159,6 +160,8 @@ FAULTS = {
     "no clipping": (loop, "06_transformer/gpt", "if s.clip:", "if False:"),
     "no cosine": (loop, "06_transformer/gpt", "if not s.cosine:", "if True:"),
     "no warm-up": (loop, "07_tokenizer_gqa/gqa:gqa", "if step < s.warm_up:", "if False:"),
+    "no load balancing": (loop, "08_micro_arch/moe:top-2", "loss + auxiliary_loss(model)", "loss"),
+    "the loss of all": (loop, "08_micro_arch/moe:top-2", "recorder.record(loss)", "recorder.record(total)"),
     "data shifted by one": (
         splits,
         "02_attention/multi_head",

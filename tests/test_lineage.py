@@ -171,7 +171,7 @@ def test_rooms_are_small():
                 assert node.end_lineno - node.lineno < 45, f"{path.name}: {node.name}"
 
 
-FLOORS = (  # a room imports only from rooms before it; `model` knows nothing of the rest
+ORDER = (  # a room imports only from rooms before it; `model` knows nothing of the rest
     "errors", "paths", "settings", "config_file", "command_line", "data", "model", "training", "lessons",
     "results", "generation",
     "report", "one_run", "run", "generate", "tools",
@@ -243,7 +243,7 @@ def test_imports_of_common_run_one_way():
             if own[0] == "model":
                 assert other[0] == "model", f"{path} imports {name}"
             elif other and other[0] != own[0]:
-                assert FLOORS.index(other[0]) < FLOORS.index(own[0]), f"{path} imports {name}"
+                assert ORDER.index(other[0]) < ORDER.index(own[0]), f"{path} imports {name}"
             elif own[0] in ROOMS and len(other) > 1 and own[1] not in ("__init__", "__main__"):
                 assert ROOMS[own[0]].index(other[1]) < ROOMS[own[0]].index(own[1]), f"{path} imports {name}"
 
@@ -257,7 +257,7 @@ def test_the_rooms_are_those_of_the_plan():
         for path in (ROOT / "common").iterdir()
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
-    assert top - {"__init__"} == set(FLOORS)
+    assert top - {"__init__"} == set(ORDER)
     for room in (*ROOMS, "model", "tools"):
         docstring = ast.get_docstring(
             ast.parse((ROOT / "common" / room / "__init__.py").read_text(encoding="utf-8"))

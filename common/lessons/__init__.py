@@ -10,6 +10,5 @@ from common.paths import ROOT, logs_folder
 
 __all__ = [
     "BASELINES", "COURSE", "ROOT", "Plan", "Reference", "build_model", "course_plan", "course_references",
-    "find", "logs_folder",
-    "plan", "plan_of", "refer",
+    "find", "logs_folder", "plan", "plan_of", "refer",
 ]  # fmt: skip

@@ -163,6 +163,7 @@ def _with_head(name: str, model: GPT, config: dict, tensors: dict[str, Tensor], 
     tied = type(model.head) is TiedHead
     tensors = tensors if tied else tensors | {head: model.head.weight}
     config = config | {"tie_word_embeddings": tied, "dtype": "float32"}
+    config |= {"bos_token_id": None, "eos_token_id": None}  # else the library fills in ids of its own
     return Form(
         name, config, {key: tensor.detach().float().contiguous().clone() for key, tensor in tensors.items()}
     )

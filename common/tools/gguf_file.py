@@ -83,42 +83,35 @@ def _check(form: Form, tokenizer: Tokenizer) -> None:
             f"{form.config['activation_function']}; train "
             "one with feed_forward gelu-tanh, or use --format hf"
         )
-    if isinstance(tokenizer, CharTokenizer):
+    if isinstance(tokenizer, CharTokenizer | ByteTokenizer):  # llama.cpp does not load a file without merges
         raise UserError(
-            "a GGUF file has no tokenizer of characters; train with --tokenizer byte or bpe-1024, or use "
-            "--format hf"
+            f"a GGUF file cuts a text by merges, and tokenizer {tokenizer.name} has none; train with "
+            "--tokenizer bpe-1024, or use --format hf"
         )
-    if (
-        not isinstance(tokenizer, ByteTokenizer | BPETokenizer) and tokenizer.name != "gpt2"
-    ):  # these cut as GPT-2 does
+    if not isinstance(tokenizer, BPETokenizer) and tokenizer.name != "gpt2":  # these two cut as GPT-2 does
         raise UserError(
-            f"llama.cpp does not cut a text as {tokenizer.name} does; train with byte, bpe-SIZE or gpt2, "
-            "or use --format hf"
+            f"llama.cpp does not cut a text as {tokenizer.name} does; train with bpe-SIZE or gpt2, or use "
+            "--format hf"
         )
 
 
 def _add_tokenizer(writer, tokenizer: Tokenizer) -> None:
-    """Byte-pair encoding as GPT-2 has it; bytes alone are one without merges (and their pieces do not
-    matter).
-    """
+    """Byte-pair encoding as GPT-2 has it: the entries in the order of their ids, and the merges."""
     symbols = byte_symbols()
-    if isinstance(tokenizer, ByteTokenizer):
-        tokens, merges, special = [symbols[byte] for byte in range(256)], [], {}
-    else:
-        ranks, special = ranks_of(tokenizer), dict(tokenizer.encoding._special_tokens)
-        text = {rank: "".join(symbols[byte] for byte in token) for token, rank in ranks.items()}
-        text |= {number: name for name, number in special.items()}
-        tokens = [text[number] for number in range(tokenizer.vocab_size)]
-        merges = [
-            " ".join("".join(symbols[byte] for byte in token) for token in pair) for pair in merges_of(ranks)
-        ]
+
+    def symbol(token: bytes) -> str:
+        return "".join(symbols[byte] for byte in token)
+
+    ranks, special = ranks_of(tokenizer), dict(tokenizer.encoding._special_tokens)
+    text = {rank: symbol(token) for token, rank in ranks.items()}
+    text |= {number: name for name, number in special.items()}
+    tokens = [text[number] for number in range(tokenizer.vocab_size)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    # 3: control
-    writer.add_token_types([3 if number in special.values() else 1 for number in range(len(tokens))])
-    if merges:
-        writer.add_token_merges(merges)
+    kinds = [3 if number in special.values() else 1 for number in range(len(tokens))]  # 3: control
+    writer.add_token_types(kinds)
+    writer.add_token_merges([f"{symbol(a)} {symbol(b)}" for a, b in merges_of(ranks)])
     for number in special.values():
         writer.add_eos_token_id(number)
     writer.add_add_bos_token(False)

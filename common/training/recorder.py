@@ -52,22 +52,10 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, data: Data, s: Settings, state: dict, label: str, probe=None):
-        self.folder, self.data, self.total, self.limit, self.label, self.probe = (
-            folder,
-            data,
-            s.steps,
-            s.seconds,
-            label,
-            probe,
-        )
-        self.state = state | {
-            "step": 0,
-            "seconds": 0.0,
-            "curve": [],
-            "probes": [],
-            "loss_sum": 0.0,
-            "loss_count": 0,
-        }
+        self.folder, self.data, self.label, self.probe = folder, data, label, probe
+        self.total, self.limit = s.steps, s.seconds
+        self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "probes": []}
+        self.state |= {"loss_sum": 0.0, "loss_count": 0}
         self.model, self.optimizer, self.codes = None, None, None
         self.stop, self.looped, self.loss = False, False, math.nan
         trained = s.steps * data.batch_size * data.predicted
