@@ -273,6 +273,25 @@ def test_the_tensors_of_a_gguf_file_are_ours(name, names, tmp_path):
     assert len(fields["tokenizer.ggml.merges"]) >= len(ours.merges) > 0
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("names", [LLAMA | {"n_kv_head": 2}, LLAMA | {"head": "untied"}, GPT2])
+def test_llama_cpp_loads_a_gguf_file_and_computes_the_same(names, tmp_path):
+    """Tokens and logits; it keeps keys and values in half precision."""
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    ours = tokenizer_of("bpe")
+    model = trained(names, ours.vocab_size)
+    export.export(as_run(model, ours), "gguf", tmp_path / "out")
+    theirs = llama_cpp.Llama(str(tmp_path / "out" / "model.gguf"), n_ctx=24, logits_all=True, verbose=False)
+    ids = theirs.tokenize(TEXT.encode(), add_bos=False)[:24]
+    assert ids == ours.encode(TEXT)[:24].tolist()
+    theirs.eval(ids)
+    with torch.no_grad():
+        expected = model(torch.tensor([ids]))[0]
+    assert expected.std() > 0.3
+    found = torch.from_numpy(theirs.scores[: len(ids)].copy())
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+
+
 def test_a_gguf_file_that_would_not_be_the_same_model_is_refused(tmp_path):
     pytest.importorskip("gguf", reason="the extra `export` brings gguf, which is not installed")
     for names, name, said in (
