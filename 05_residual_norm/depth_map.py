@@ -112,8 +112,7 @@ def overview(results, folder):
     cells = [(row, depth, r) for row, depth, r in product(rows, DEPTHS, results)
              if r.row["arm"] == f"{row}-{depth}"]
     scores = [(row, str(depth), r.row["arm"], r.row["seed"], r.row["test_bpc"]) for row, depth, r in cells]
-    norms = [(row, depth, r.probes[at][1]["gradient norm"][0], when, r.row["arm"], r.row["seed"],
-              r.row["test_bpc"])
+    norms = [overviews.Mark(row, depth, r.probes[at][1]["gradient norm"][0], r.row, when)
              for row, depth, r in cells if not r.row["diverged"] and "warm-up" not in row
              for at, when in ((0, "before the first step"), (-1, "after the last"))]
     labels = ("blocks", "test, bits per character")

@@ -118,7 +118,7 @@ def overview(results, folder):
         labels = ("parameters without embeddings, N", "test, nats per character")
         title = "Do the small sizes know how good the large ones will be?"
         listed = [(*p, law(p[2]), half(p[2])) for p in points]
-        paths.append(overviews.law(listed, line, text, labels, title, folder / "law"))
+        paths.append(overviews.law(overviews.Law(text, line), listed, labels, title, folder / "law"))
     compute = [(arm, seed, 6 * n * step * r.row["tokens_seen"] / r.row["steps"], loss, r.row["test_loss"])
                for arm, seed, n, r in runs for step, _, loss, _ in r.curve if step]
     labels = ("compute, 6 N D operations", "validation, nats per character")

@@ -194,8 +194,8 @@ def overview(results, folder):
     rows = [r.row for r in results if not r.row["diverged"]]
     if not rows:
         return []
-    points = [(kinds.get(row["arm"].split("-")[-1], "equal characters"), row["vocab_size"], row["test_bpc"],
-               "", row["arm"], row["seed"], row["test_bpc"]) for row in rows]
+    marks = [overviews.Mark(kinds.get(row["arm"].split("-")[-1], "equal characters"), row["vocab_size"],
+                            row["test_bpc"], row) for row in rows]
     listed_arms = [*TOKENIZERS, *(f"{name}-time" for name in PUBLISHED)]
     first = [row for row in rows if row["seed"] == rows[0]["seed"] and row["arm"] in listed_arms]
     listed = [(row["arm"], row["seed"], row["vocab_size"], math.log(2) * row["test_bpc"] / row["test_loss"],
@@ -204,7 +204,7 @@ def overview(results, folder):
               "test_loss"]
     overviews.write_table(folder / "tokenizers", header, listed)
     labels = ("entries of the vocabulary", "test, bits per character")
-    return [overviews.points(points, labels, "What does a tokenizer buy?", folder / "bits")]
+    return [overviews.points(marks, labels, "What does a tokenizer buy?", folder / "bits")]
 
 
 # How many windows of 64 tokens hold 2048 characters of tinyshakespeare, and how many tokens 192: each step of

@@ -37,11 +37,11 @@ def overview(results, folder):
     """Draw test bits per character against the size of the vocabulary, with either head."""
     from common.report import overviews
 
-    points = [(r.row["arm"].split("-")[0], r.row["vocab_size"], r.row["test_bpc"], "", r.row["arm"],
-              r.row["seed"], r.row["test_bpc"])
-             for r in results if not r.row["diverged"]]
+    rows = [r.row for r in results if not r.row["diverged"]]
+    marks = [overviews.Mark(row["arm"].split("-")[0], row["vocab_size"], row["test_bpc"], row)
+             for row in rows]
     labels = ("entries of the vocabulary", "test, bits per character")
-    return points and [overviews.points(points, labels, "One table or two?", folder / "bits")]
+    return marks and [overviews.points(marks, labels, "One table or two?", folder / "bits")]
 
 
 WINDOWS = {"char": 32, "bpe-512": 16, "bpe-1024": 13, "bpe-4096": 10}  # as in bpe: 2048 characters a step

@@ -162,11 +162,11 @@ def overview(results, folder):
     """Draw test bits per character against the context, for each kind that is trained."""
     from common.report import overviews
 
-    runs = [(r.row["arm"], r.row["seed"], r.row["test_bpc"], r.row["block_size"])
-            for r in results if not r.row["diverged"]]
-    points = [(arm.split("-")[0], context, bits, "", arm, seed, bits) for arm, seed, bits, context in runs]
+    rows = [r.row for r in results if not r.row["diverged"]]
+    marks = [overviews.Mark(row["arm"].split("-")[0], row["block_size"], row["test_bpc"], row)
+             for row in rows]
     labels = ("context (tokens)", "test, bits per character")
-    return points and [overviews.points(points, labels, "What does looking back less cost?", folder / "bits")]
+    return marks and [overviews.points(marks, labels, "What does looking back less cost?", folder / "bits")]
 
 
 def cost(name, T):

@@ -55,13 +55,11 @@ def overview(results, folder):
              for row in first]
     header = ["arm", "seed", "n_layer", "n_embd", "parameters_without_embeddings"]
     overviews.write_table(folder / "sizes", header, sizes)
-    points = []
-    for arm, seed, bits in ((row["arm"], row["seed"], row["test_bpc"]) for row in rows):
-        for panel, widths in (("4 layers", DEPTH), ("equal parameters", EQUAL)):
-            if arm in widths:
-                points.append(("a run", widths[arm], bits, panel, arm, seed, bits))
+    panels = {"4 layers": DEPTH, "equal parameters": EQUAL}
+    marks = [overviews.Mark("a run", widths[row["arm"]], row["test_bpc"], row, panel)
+             for row in rows for panel, widths in panels.items() if row["arm"] in widths]
     labels = ("hidden layer / stream", "test, bits per character")
-    return points and [overviews.points(points, labels, "How wide should a position think?", folder / "bits")]
+    return marks and [overviews.points(marks, labels, "How wide should a position think?", folder / "bits")]
 
 
 # Attention has 4 C² parameters, the feed-forward layer 2 m C². At 4x, four layers have 48 C²; 8 layers of 1x

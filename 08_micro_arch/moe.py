@@ -98,12 +98,11 @@ def overview(results, folder):
     """Draw bits against parameters; and how choices fall on experts while training, of the first seed."""
     from common.report import overviews
 
-    held = [(r.row["arm"], round(r.row["params"] / 1e6, 2), r.row["test_bpc"], "", r.row["arm"],
-             r.row["seed"], r.row["test_bpc"])
-            for r in results if not r.row["diverged"]]
+    rows = [r.row for r in results if not r.row["diverged"]]
+    marks = [overviews.Mark(row["arm"], round(row["params"] / 1e6, 2), row["test_bpc"], row) for row in rows]
     labels = ("parameters (millions)", "test, bits per character")
     title = "Are more parameters better, and where?"
-    drawn = held and [overviews.points(held, labels, title, folder / "bits")]
+    drawn = marks and [overviews.points(marks, labels, title, folder / "bits")]
     shares = [(r.row["arm"], r.row["seed"], step, layer + 1, int(name.split()[1]), share)
              for r in results if r.row["seed"] == results[0].row["seed"]
              for step, loads in r.probes

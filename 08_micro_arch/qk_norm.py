@@ -93,14 +93,14 @@ def overview(results, folder):
     """Draw test bits per character against the learning rate; and write down the largest rate that holds."""
     from common.report import overviews
 
-    rows, points, lines = [r.row for r in results], [], []
+    rows, marks, lines = [r.row for r in results], [], []
     for kind in KINDS:
         own = [row for row in rows if row["arm"].startswith(kind)]
         lines += [(kind, row["lr"], row["arm"], row["seed"], row["test_bpc"]) for row in holding(own)[-1:]]
-        points += [(kind, row["lr"], bits(row), "", row["arm"], row["seed"], bits(row)) for row in own]
+        marks += [overviews.Mark(kind, row["lr"], bits(row), row) for row in own]
     overviews.write_table(folder / "holds", ["attention", "lr", "arm", "seed", "test_bpc"], lines)
     labels = ("learning rate", "test, bits per character")
-    return points and [overviews.points(points, labels, "How fast may it learn?", folder / "rates")]
+    return marks and [overviews.points(marks, labels, "How fast may it learn?", folder / "rates")]
 
 
 BROKEN = 3.0                                                           # bits: counting triples gives as many

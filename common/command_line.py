@@ -45,7 +45,10 @@ def parse(
             f"--config {config} does nothing here; only 08_micro_arch/assemble.py makes a model of a file"
         )
     changed = config_file.read(config, defaults) if config is not None else {}
-    changed |= (presets[preset] if preset else {}) | (quick or {} if "--quick" in arguments else {})
+    if presets and preset:
+        changed |= presets[preset]
+    if quick and "--quick" in arguments:
+        changed |= quick
     s, options = _parse_once(dataclasses.replace(defaults, **changed), description, arguments)
     if options.quick:
         options = dataclasses.replace(options, log=False)
@@ -74,7 +77,7 @@ def _parse_once(
     return command.settings, command.run
 
 
-def parse_as(parser: type, arguments: list[str] | None, description: str | None = None):
+def parse_as(parser, arguments: list[str] | None, description: str | None = None):
     """An instance of a dataclass from the command line.
 
     Raises UserError, one line, for what cannot be parsed.
@@ -212,16 +215,16 @@ def check_settings(plan: "Plan", arm: str, s: Settings) -> None:
     """Refuse sizes that do not fit together, and settings that the model of this script would silently
     ignore.
     """
-    own = plan.own(arm, s)
-    if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and own.n_embd % own.n_head:
+    resolved = plan.own(arm, s)
+    if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and resolved.n_embd % resolved.n_head:
         raise UserError(
-            f"--n-embd {own.n_embd} is not divisible by --n-head {own.n_head}; each head takes an equal "
-            "share of the width"
+            f"--n-embd {resolved.n_embd} is not divisible by --n-head {resolved.n_head}; each head takes an "
+            "equal share of the width"
         )
-    kv_heads = own.n_kv_head if "n_kv_head" in plan.reads(arm, plan.defaults) else 0
-    if kv_heads and own.n_head % kv_heads:
+    kv_heads = resolved.n_kv_head if "n_kv_head" in plan.reads(arm, plan.defaults) else 0
+    if kv_heads and resolved.n_head % kv_heads:
         raise UserError(
-            f"--n-head {own.n_head} is not divisible by {kv_heads} heads of keys and values; each is "
+            f"--n-head {resolved.n_head} is not divisible by {kv_heads} heads of keys and values; each is "
             "shared by equally many"
         )
     try:
@@ -233,20 +236,20 @@ def check_settings(plan: "Plan", arm: str, s: Settings) -> None:
             "--tokenizer does nothing with --init-from, which brings the tokenizer of that run; leave one "
             "of them out"
         )
-    _check_use(plan, arm, s, own)
+    _check_use(plan, arm, s, resolved)
 
 
-def _check_use(plan: "Plan", arm: str, s: Settings, own: Settings) -> None:
+def _check_use(plan: "Plan", arm: str, s: Settings, resolved: Settings) -> None:
     """Refuse flags that make no difference to an arm, since it has its own value, or no use for one."""
     given = {
         argument.partition("=")[0].strip("-").split(".")[-1].replace("-", "_")
         for argument in sys.argv[1:]
         if argument.startswith("--")
     }
-    if own.seconds and "steps" in given:
+    if resolved.seconds and "steps" in given:
         raise UserError(
-            f"--steps does nothing in {plan.experiment}:{arm}, which trains for {own.seconds:g} seconds; "
-            "leave it out"
+            f"--steps does nothing in {plan.experiment}:{arm}, which trains for {resolved.seconds:g} "
+            "seconds; leave it out"
         )
     for name in getattr(plan.arms[arm], "settings", {}):
         if name in given:
@@ -263,10 +266,10 @@ def _check_use(plan: "Plan", arm: str, s: Settings, own: Settings) -> None:
 
 def check_clone(script: Path, root: Path) -> None:
     """Raise UserError for a script of another copy of the course than that of `common`."""
-    own = script.parents[1]
-    if own != root and (own / "common" / "run.py").is_file():
+    clone = script.parents[1]
+    if clone != root and (clone / "common" / "run.py").is_file():
         raise UserError(
-            f"{script} belongs to the course in {own}, but `common` is imported from {root}, where its "
+            f"{script} belongs to the course in {clone}, but `common` is imported from {root}, where its "
             "results would go; "
-            f"run `pip install -e {own}` first"
+            f"run `pip install -e {clone}` first"
         )

@@ -40,7 +40,7 @@ def without_sections(arguments: list[str], defaults: Settings) -> list[str]:
 
     Raises UserError for a section that is not known, or not that of the setting.
     """
-    known, found = {f.name for f in dataclasses.fields(defaults)}, []
+    known, plain = {f.name for f in dataclasses.fields(defaults)}, []
     for argument in arguments:
         flag, equals, value = argument.partition("=")
         section, dot, rest = flag.removeprefix("--").partition(".")
@@ -56,8 +56,8 @@ def without_sections(arguments: list[str], defaults: Settings) -> list[str]:
                     f"{flag}: {name} stands in section {section_of(name)}; write --{section_of(name)}.{rest}"
                 )
             argument = f"--{rest}{equals}{value}"
-        found.append(argument)
-    return found
+        plain.append(argument)
+    return plain
 
 
 def read(path: str, defaults: Settings) -> dict:
@@ -71,7 +71,7 @@ def read(path: str, defaults: Settings) -> dict:
         raise UserError(
             f"{path} is no mapping of sections; it begins with a line `model:`, `data:` or `training:`"
         )
-    kinds, found = typing.get_type_hints(type(defaults)), {}
+    kinds, values_of = typing.get_type_hints(type(defaults)), {}
     for section, values in document.items():
         if section not in SECTIONS:
             hint = _meant(section, kinds, SECTIONS)
@@ -83,12 +83,14 @@ def read(path: str, defaults: Settings) -> dict:
         if not isinstance(values, dict):
             raise UserError(f"{path}: section {section} is no mapping; its lines read `  name: value`")
         for name, value in values.items():
-            own = [known for known in kinds if section_of(known) == section]
-            if name not in own:
-                hint = _meant(name, kinds, own)
-                raise UserError(f"{path}: {section} has no setting {name!r}{hint}; it has {', '.join(own)}")
-            found[name] = _value(f"{path}: {section}.{name}", kinds[name], value)
-    return found
+            belonging = [known for known in kinds if section_of(known) == section]
+            if name not in belonging:
+                hint = _meant(name, kinds, belonging)
+                raise UserError(
+                    f"{path}: {section} has no setting {name!r}{hint}; it has {', '.join(belonging)}"
+                )
+            values_of[name] = _value(f"{path}: {section}.{name}", kinds[name], value)
+    return values_of
 
 
 def _meant(name, kinds: dict, here: Iterable[str]) -> str:

@@ -11,9 +11,10 @@ published GPT-2 weights.
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -102,14 +103,15 @@ def change(line: str, a: Arguments) -> Arguments:
     name = name.replace("-", "_")
     if name.replace("_", "-") not in COMMANDS:
         raise UserError(f"/{name} is not known{nearest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
+    kind: Callable = str if name == "stop" else int if name in ("length", "seed", "top_k") else float
     try:
-        value = (str if name == "stop" else int if name in ("length", "seed", "top_k") else float)(value)
+        new: dict[str, Any] = {name: kind(value)}
     except ValueError:
         raise UserError(f"/{name.replace('_', '-')} takes a number, not {value.strip()!r}") from None
     changed = (
-        dataclasses.replace(a, **{name: value})
+        dataclasses.replace(a, **new)
         if name in OWN
-        else dataclasses.replace(a, how=dataclasses.replace(a.how, **{name: value}))
+        else dataclasses.replace(a, how=dataclasses.replace(a.how, **new))
     )
     check(changed)
     return changed
@@ -182,10 +184,10 @@ def main() -> None:
         print(a.prompt[0], end="")
         write(run, a.prompt[0], a)
     else:
-        own = (run.model, run.tokenizer, run.settings.block_size)
+        parts = (run.model, run.tokenizer, run.settings.block_size)
         print(
             "\n\n".join(
-                texts(*own, a.prompt, a.length, a.seed, run.device, a.stop, **dataclasses.asdict(a.how))
+                texts(*parts, a.prompt, a.length, a.seed, run.device, a.stop, **dataclasses.asdict(a.how))
             )
         )
 

@@ -80,7 +80,7 @@ def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, n
         if result:
             return result, None
     if s.init_from:
-        _start_from(initial(s, cell.seed), model)
+        _start_from(initial(s.init_from, cell.seed), model)
     if plan.describe and cell.seed == options.seeds[0]:
         print(plan.describe(model, s), flush=True)
     kept = path if options.resume else None
@@ -150,13 +150,13 @@ def _finished(cell: Cell, log: bool) -> tuple[Result | None, bool]:
 # ---- starting from the weights of another run ----------------------------------------------------
 
 
-def initial(s: Settings, seed: int) -> Path:
-    """The checkpoint that `init_from` names: a run folder, or the finished run of an experiment with the same
+def initial(init_from: str, seed: int) -> Path:
+    """The checkpoint that --init-from names: a run folder, or the finished run of an experiment with the same
     seed.
     """
-    if (Path(s.init_from) / checkpoint.NAME).exists():
-        return Path(s.init_from) / checkpoint.NAME
-    reference = lessons.refer(s.init_from)
+    if (Path(init_from) / checkpoint.NAME).exists():
+        return Path(init_from) / checkpoint.NAME
+    reference = lessons.refer(init_from)
     path = (
         run_folder.find_run(
             lessons.course_plan(reference.experiment), reference.arm, seed, reference.settings()
@@ -168,12 +168,12 @@ def initial(s: Settings, seed: int) -> Path:
         reference.experiment, reference.arm, reference.config(), reference.code
     ):
         raise UserError(
-            f"--init-from {s.init_from}: {path.parent} was trained by another version of "
+            f"--init-from {init_from}: {path.parent} was trained by another version of "
             f"{reference.experiment}.py; train again"
         )
     if not finished(state, state["settings"]["steps"], state["settings"]["seconds"]):
         raise UserError(
-            f"--init-from {s.init_from}: {path.parent} {run_folder.progress(state)}; go on with it first: "
+            f"--init-from {init_from}: {path.parent} {run_folder.progress(state)}; go on with it first: "
             f"python {reference.experiment}.py --seeds {seed} --resume"
         )
     return path

@@ -37,7 +37,9 @@ def run(lesson: Lesson) -> None:
     """Do what the command line asks for with the lesson of the script that runs, and append every result to
     the results file.
     """
-    _main(plan_of(Path(sys.modules["__main__"].__file__).resolve(), lesson))
+    script = sys.modules["__main__"].__file__
+    assert script, "run(lesson) is the last line of a script"
+    _main(plan_of(Path(script).resolve(), lesson))
 
 
 @command
@@ -60,7 +62,7 @@ def _main(plan: Plan) -> None:
         command_line.check_settings(plan, arm, s)
     if device == "cpu":  # some sums are taken in whatever order the threads arrive, unless told not to
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     memory.keep_freed()
     if options.measure and not plan.measure:
         raise UserError(
@@ -70,7 +72,7 @@ def _main(plan: Plan) -> None:
     if options.generate:
         _generate(plan, arms, s, options, device)
     elif options.check:
-        overfit(plan, arms, s, lambda own: _load_data(plan, own, device, options))
+        overfit(plan, arms, s, lambda settings: _load_data(plan, settings, device, options))
     else:
         results.git_commit()
         if options.log:
@@ -85,7 +87,7 @@ def _load_data(plan: Plan, s: Settings, device: str, options: Options) -> Data:
 
     Raises UserError when it cannot say the prompt.
     """
-    tokenizer = checkpoint.tokenizer_of(initial(s, options.seeds[0])) if s.init_from else None
+    tokenizer = checkpoint.tokenizer_of(initial(s.init_from, options.seeds[0])) if s.init_from else None
     data = plan.load(s, device, tokenizer)
     if options.prompt is not None:
         data.tokenizer.encode(options.prompt)
@@ -100,7 +102,8 @@ class Texts:
 
     def __init__(self, plan: Plan, device: str, options: Options):
         self.plan, self.device, self.options = plan, device, options
-        self.asked, self.data = None, None
+        self.asked: tuple | None = None
+        self.data: Data
 
     def of(self, s: Settings) -> Data:
         """The data that these settings ask for."""
@@ -116,25 +119,28 @@ def _train(
     """Train every arm with every seed, and show at the end what came of it."""
     most, total = torch.get_num_threads(), len(arms) * len(options.seeds)
     done: list[Result] = []
-    texts, paths, cell = Texts(plan, device, options), [], None
+    texts, paths, cells = Texts(plan, device, options), [], []
     try:
         for arm in arms:
-            own = plan.own(arm, s)
+            resolved = plan.own(arm, s)
             try:
-                data = texts.of(own)
+                data = texts.of(resolved)
             except UnreachableError as error:
                 if arm == arms[-1] and not done:  # there is no other arm that could go on
                     raise
                 print(f"{plan.experiment}:{arm} is left out: {error}")
                 continue
             if data.corpus.resolved:  # not the text that was asked for
-                own = replace(own, corpus=data.corpus.resolved)
+                resolved = replace(resolved, corpus=data.corpus.resolved)
             if plan.trains(arm):
-                _warn_of_a_short_text(own, data)
+                _warn_of_a_short_text(resolved, data)
                 name = f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment
-                memory.check(name, plan.arms[arm], own, data)
+                memory.check(name, plan.arms[arm], resolved, data)
             for seed in options.seeds:
-                cell = Cell(plan, arm, seed, own, data, f"[{len(done) + 1}/{total}] " if total > 1 else "")
+                cell = Cell(
+                    plan, arm, seed, resolved, data, f"[{len(done) + 1}/{total}] " if total > 1 else ""
+                )
+                cells.append(cell)
                 result, model = run_one(cell, options, presence)
                 torch.set_num_threads(most)
                 done.append(result)
@@ -146,7 +152,7 @@ def _train(
     paths += _pictures(plan, arms, s, options, presence, done, data.corpus.family)
     for path in paths:
         print(f"picture     {path}")
-    print(f"checkpoint  {cell.folder}")
+    print(f"checkpoint  {cells[-1].folder}")
     print(f"results     {results.results_path() if options.log else 'not logged'}")
 
 
@@ -216,6 +222,7 @@ def _overview(plan: Plan, done: list[Result], folder: Path) -> list[Path]:
 
     What they cannot show, a fit that finds nothing for one, does not lose the rest of the output.
     """
+    assert plan.overview
     try:
         return plan.overview(done, folder)
     except RuntimeError as error:
@@ -238,6 +245,7 @@ def _measured(plan: Plan, options: Options, presence: Presence) -> list[Path]:
             "--resume --measure"
         )
         return []
+    assert plan.measure
     print("measuring speed and memory ...", flush=True)
     if options.quick:  # beside what is kept
         folder = folder.with_name("measured-quick")

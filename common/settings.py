@@ -256,6 +256,8 @@ INTRODUCED = {
 class Reading:
     """Passes on the settings a model asks for and remembers which: only these mattered."""
 
+    names: set[str]
+
     def __init__(self, settings: Settings):
         self._settings, self.names = settings, set()
 

@@ -77,7 +77,7 @@ def test_fine_tuning_from_a_run_that_was_stopped(script, own_logs, monkeypatch):
     with pytest.raises(
         UserError, match="stopped at step 2 of 4; go on with it first: python 01_bigram/names_wavenet.py"
     ):
-        one_run.initial(s, 1)
+        one_run.initial(s.init_from, 1)
 
 
 # ---- a text that was not the one asked for -------------------------------------------------------

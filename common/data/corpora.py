@@ -82,10 +82,10 @@ def find_named(name: str) -> Path:
     for folder in [*folders, cache_folder()]:
         path = folder / f"{name}.txt"
         if path.is_file():
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-            if found != source.sha256:
+            checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+            if checksum != source.sha256:
                 raise UserError(
-                    f"{path} is not the {name} this course was measured on (SHA-256 {found[:8]}..., not "
+                    f"{path} is not the {name} this course was measured on (SHA-256 {checksum[:8]}..., not "
                     f"{source.sha256[:8]}...); remove it"
                 )
             return path
@@ -209,7 +209,8 @@ CORPORA = {  # the first of a kind is its default; a new one is one entry here
     "indian": Source("names", make=partial(faker_names, "indian")),
     "faker": Source("names", make=partial(faker_names, "faker")),
 }
-FALLBACK = {"text": "pydoc", "names": "faker"}  # where a file is not here and there is no network
+# where a file is not here and there is no network
+FALLBACK: dict[str, Callable[[], Corpus]] = {"text": pydoc, "names": partial(faker_names, "faker")}
 
 
 def known(kind: str) -> list[str]:
@@ -237,7 +238,7 @@ def _load(name: str, kind: str) -> Corpus:
     try:
         return Corpus(name, name, read_file(find_named(name)))
     except ConnectionError as error:
-        corpus = CORPORA[FALLBACK[kind]].make()
+        corpus = FALLBACK[kind]()
         print(
             f"corpus {name!r} is not here and cannot be downloaded ({error}); going on with the "
             f"built-in corpus {corpus.name}"

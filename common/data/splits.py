@@ -147,6 +147,7 @@ class Data:
         """Ids (T,) of the first line of the test text with over 20 characters, else of its beginning; at most
         `longest`, and a window.
         """
+        assert isinstance(self.test, TextSplit)
         held_out = self.tokenizer.decode(self.test.tokens[1:2000].tolist())
         line = next((line for line in held_out.split("\n")[1:] if len(line) > 20), held_out)
         return torch.from_numpy(self.tokenizer.encode(line)[: min(longest, self.test.block_size)]).to(
@@ -181,12 +182,15 @@ def text_data(
             f"a window takes {s.block_size + 1}; use a longer text or a smaller --block-size"
         )
     rows = max(1, min(128, LOGITS // (s.block_size * tokenizer.vocab_size)))
-    splits = [TextSplit(torch.from_numpy(tokens[0]), len(parts[0]), s.block_size, rows)]
-    for before, own, part in zip(tokens, tokens[1:], parts[1:], strict=False):
-        splits.append(
-            TextSplit(torch.from_numpy(np.concatenate([before[-1:], own])), len(part), s.block_size, rows)
-        )
-    return Data(corpus, tokenizer, *splits, batch_size=s.batch_size, device=device)
+    # the token before a part is its first context
+    tokens[1:] = [
+        np.concatenate([before[-1:], after]) for before, after in zip(tokens, tokens[1:], strict=False)
+    ]
+    train, validation, test = (
+        TextSplit(torch.from_numpy(ids), len(part), s.block_size, rows)
+        for ids, part in zip(tokens, parts, strict=True)
+    )
+    return Data(corpus, tokenizer, train, validation, test, batch_size=s.batch_size, device=device)
 
 
 def names_data(s: NamesSettings, device: str = "cpu", tokenizer=None) -> Data:
@@ -219,7 +223,9 @@ def names_data(s: NamesSettings, device: str = "cpu", tokenizer=None) -> Data:
     tokenizer = tokenizer or CharTokenizer("\n" + "".join(names))
     if tokenizer.encode("\n") != [0]:
         raise UserError(f"corpus {corpus.name!r} has control characters in its names; remove them")
-    splits = [
+    train, validation, test = (
         NameSplit.of(tokenizer.encode("".join(f"{name}\n" for name in part)), s.block_size) for part in parts
-    ]
-    return Data(corpus, tokenizer, *splits, batch_size=s.batch_size, device=device, names=frozenset(parts[0]))
+    )
+    return Data(
+        corpus, tokenizer, train, validation, test, s.batch_size, device=device, names=frozenset(parts[0])
+    )

@@ -11,11 +11,15 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.data import bpe
 from common.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import tiktoken
 
 
 class CharTokenizer:
@@ -74,7 +78,9 @@ class ByteTokenizer:
 
 
 class _Encoding:
-    """What the byte-pair encodings share: `self.encoding` is a tiktoken.Encoding."""
+    """What the byte-pair encodings share."""
+
+    encoding: "tiktoken.Encoding"
 
     @property
     def vocab_size(self) -> int:
@@ -167,14 +173,18 @@ def from_state(state: dict) -> Tokenizer:
     if state.get("name") == "byte":
         return ByteTokenizer()
     if state.get("name") == "bpe":
-        return BPETokenizer([(a.encode("latin-1"), b.encode("latin-1")) for a, b in state["merges"]])
+        return BPETokenizer(_merges(state))
     return TiktokenTokenizer(str(state.get("name")))
+
+
+def _merges(state: dict) -> list[bpe.Merge]:
+    return [(a.encode("latin-1"), b.encode("latin-1")) for a, b in state["merges"]]
 
 
 def load(path: Path) -> BPETokenizer:
     """A vocabulary from its file. Raises UserError for a file that holds none."""
     try:
-        return BPETokenizer(from_state(json.loads(path.read_text(encoding="ascii")) | {"name": "bpe"}).merges)
+        return BPETokenizer(_merges(json.loads(path.read_text(encoding="ascii"))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} holds no vocabulary of this course ({error or type(error).__name__}); learn one with "

@@ -7,7 +7,7 @@ from torch import nn
 
 from common import lessons
 from common.data import Data
-from common.data.tokenizer import from_state
+from common.data.tokenizer import Tokenizer, from_state
 from common.errors import UserError
 from common.generation.sampling import sample
 from common.lessons import receipts
@@ -21,7 +21,7 @@ class Run:
     """A trained model and what is needed to sample from it."""
 
     model: nn.Module
-    tokenizer: object
+    tokenizer: Tokenizer
     settings: Settings
     plan: lessons.Plan
     state: dict

@@ -48,7 +48,7 @@ class Published:
     """A model that was trained elsewhere, and what is needed to sample from it."""
 
     model: nn.Module
-    tokenizer: object
+    tokenizer: LibraryTokenizer
     settings: Settings
     folder: Path
     device: str = "cpu"
@@ -119,7 +119,7 @@ def _load_into(model: GPT, tensors: dict[str, Tensor], folder: Path) -> None:
             "attention.projection": "attn.c_proj",
         }
         names |= {"feed_forward.0": "mlp.c_fc", "feed_forward.2": "mlp.c_proj"}
-        ours |= {f"blocks.{number}.{own}": f"h.{number}.{theirs}" for own, theirs in names.items()}
+        ours |= {f"blocks.{number}.{name}": f"h.{number}.{theirs}" for name, theirs in names.items()}
     for name, parameter in model.named_parameters():
         module, _, kind = name.rpartition(".")
         wanted = "lm_head.weight" if module == "head" else f"{ours[module]}.{kind}"
@@ -175,9 +175,9 @@ def _tokenizer(folder: Path, vocab_size: int):
 
 def _json(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); fetch it again") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{path} holds no settings; fetch it again")
-    return found
+    return content

@@ -76,8 +76,8 @@ def penalised(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
 
     Source: Keskar et al. 2019, arXiv:1909.05858.
     """
-    found = logits.gather(1, ids)  # (B, T)
-    return logits.scatter(1, ids, torch.where(found > 0, found / penalty, found * penalty))
+    seen = logits.gather(1, ids)  # (B, T)
+    return logits.scatter(1, ids, torch.where(seen > 0, seen / penalty, seen * penalty))
 
 
 def choose(logits: Tensor, ids: Tensor, how: Sampling, generator: torch.Generator | None) -> Tensor:
@@ -207,18 +207,18 @@ def texts(
     Prompts of equally many tokens go through the model together. Raises as `stream`.
     """
     ids = [torch.from_numpy(_encode(tokenizer, prompt)) for prompt in prompts]
-    found: dict[int, list[int]] = {}
-    for size in sorted({len(own) for own in ids}):
-        places = [place for place, own in enumerate(ids) if len(own) == size]
+    by_place: dict[int, list[int]] = {}
+    for size in sorted({len(prompt_ids) for prompt_ids in ids}):
+        places = [place for place, prompt_ids in enumerate(ids) if len(prompt_ids) == size]
         generator = torch.Generator().manual_seed(seed)
         start = torch.stack([ids[place] for place in places]).to(device)
         rows = torch.stack(
             list(generate(model, start, block_size, length, Sampling(**how), generator)), dim=1
         )
-        found |= dict(zip(places, rows.tolist(), strict=True))
-    after = [tokenizer.decode(found[place]) for place in range(len(ids))]
+        by_place |= dict(zip(places, rows.tolist(), strict=True))
+    after = [tokenizer.decode(by_place[place]) for place in range(len(ids))]
     return [
-        prompt + (own.split(stop)[0] if stop else own) for prompt, own in zip(prompts, after, strict=True)
+        prompt + (text.split(stop)[0] if stop else text) for prompt, text in zip(prompts, after, strict=True)
     ]
 
 
@@ -238,18 +238,18 @@ def names(
     """
     generator = torch.Generator().manual_seed(seed)
     start = torch.from_numpy(tokenizer.encode("\n" * block_size + prompt))
-    found: dict[str, None] = {}
+    kept: dict[str, None] = {}
     for _ in range(20):
         ids = start.repeat(2 * count, 1).to(device)
         # (B, 30)
         rows = torch.stack(list(generate(model, ids, block_size, 30, Sampling(**how), generator)), dim=1)
         for row in rows.tolist():
             name = prompt + tokenizer.decode(row).split("\n")[0]
-            if name != prompt and name not in known and len(found) < count:
-                found[name] = None
-        if len(found) == count:
+            if name != prompt and name not in known and len(kept) < count:
+                kept[name] = None
+        if len(kept) == count:
             break
-    return list(found)
+    return list(kept)
 
 
 def start_of(data: Data) -> str:

@@ -139,19 +139,19 @@ def previous_arm(plan: Plan, arm: str) -> tuple[Plan, str] | None:
 
 def predecessor(reference: Reference) -> Reference | None:
     """The line of the course that a line is compared with, with the same flags; None where it has no such."""
-    found = previous_arm(course_plan(reference.experiment), reference.arm)
-    if found is None or reference.flags not in found[0].header.variants:
+    before = previous_arm(course_plan(reference.experiment), reference.arm)
+    if before is None or reference.flags not in before[0].header.variants:
         return None
-    return Reference(found[0].experiment, found[1], reference.flags)
+    return Reference(before[0].experiment, before[1], reference.flags)
 
 
 def course_references(stage: str = "") -> list[Reference]:
     """Every line of the course in course order, or those whose experiment begins with `stage`."""
-    found = []
+    references = []
     for experiment in COURSE:
         if experiment.startswith(stage):
             p = course_plan(experiment)
-            found += [
+            references += [
                 Reference(experiment, arm, flags) for flags in p.header.variants for arm in p.course_arms
             ]
-    return found
+    return references

@@ -54,12 +54,12 @@ class Source:
 @cache
 def source(path: Path) -> Source:
     """Read a module."""
-    found = Source(path)
+    known = Source(path)
     for statement in _top_level(ast.parse(path.read_text(encoding="utf-8")).body):
         for name in _bound(statement):
-            found.definitions.setdefault(name, []).append(statement)
-        found.imports |= _imported(statement)
-    return found
+            known.definitions.setdefault(name, []).append(statement)
+        known.imports |= _imported(statement)
+    return known
 
 
 def _top_level(statements: Iterable[ast.stmt]) -> Iterable[ast.stmt]:
@@ -192,7 +192,7 @@ class Normal(ast.NodeTransformer):
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
         self.generic_visit(node)
-        node.name = self.local.get(node.name, node.name)
+        node.name = node.name and self.local.get(node.name, node.name)
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
@@ -236,14 +236,14 @@ def _locals(function: ast.FunctionDef) -> dict[str, str]:
     """New names for the local variables of a function, in the order in which they first stand in it; its
     parameters keep theirs.
     """
-    own = [arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)]
+    parameters = [arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)]
     outside = {
         name
         for node in ast.walk(function)
         if isinstance(node, ast.Global | ast.Nonlocal)
         for name in node.names
     }
-    found = {name: name for name in own}
+    renamed = {name: name for name in parameters}
 
     def walk(node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
@@ -255,11 +255,11 @@ def _locals(function: ast.FunctionDef) -> dict[str, str]:
             elif isinstance(child, ast.arg):
                 name = child.arg
             if name and name not in outside:
-                found.setdefault(name, f"local {len(found) - len(own)}")
+                renamed.setdefault(name, f"local {len(renamed) - len(parameters)}")
             walk(child)
 
     walk(function)
-    return found
+    return renamed
 
 
 def _unit(path: Path, statements: list[ast.stmt], local: dict[str, str]) -> Unit:
@@ -279,7 +279,8 @@ def units(place: Place) -> dict[str, Unit]:
     """The parts of a definition: of a class its head (under "") and each of its methods, else the whole
     (under "").
     """
-    found, whole = {}, []
+    methods: dict[str, Unit] = {}
+    whole: list[ast.stmt] = []
     for statement in source(place.path).definitions[place.name]:
         if isinstance(statement, ast.ClassDef):
             head = copy.copy(statement)
@@ -289,11 +290,11 @@ def units(place: Place) -> dict[str, Unit]:
             whole.append(head)
             for node in statement.body:
                 if isinstance(node, ast.FunctionDef):
-                    key = node.name if node.name not in found else f"{node.name} again"
-                    found[key] = _unit(place.path, [node], _locals(node))
+                    key = node.name if node.name not in methods else f"{node.name} again"
+                    methods[key] = _unit(place.path, [node], _locals(node))
         else:
             whole.append(statement)
     local = _locals(whole[0]) if len(whole) == 1 and isinstance(whole[0], ast.FunctionDef) else {}
-    return found | {
+    return methods | {
         "": _unit(place.path, whole, {name: new for name, new in local.items() if name != place.name})
     }

@@ -25,6 +25,8 @@ UNSEEN = (
     "common/data/corpora.py:CORPORA",  # which there are; what the built-in ones are is among the roots
     "common/data/corpora.py:download",
     "common/data/corpora.py:cache_folder",
+    "common/report/overviews.py",  # what draws
+    "common/report/plots.py",
 )
 # by the library; of a score
 ALWAYS = ("forward", "reset_parameters", "loss", "accuracy", "bpc", "perplexity")
@@ -112,7 +114,7 @@ def fingerprint(things: Iterable[object], roots: Iterable[str] = ROOTS) -> str:
     dotted names are `roots`.
     """
     described = [describe(thing) for thing in things]
-    own = {place for places, _ in described for place in places}
-    digests = reached(own | {place for place in map(find, roots) if isinstance(place, Place)})
+    ours = {place for places, _ in described for place in places}
+    digests = reached(ours | {place for place in map(find, roots) if isinstance(place, Place)})
     text = repr([[words for _, words in described], sorted(digests.values())])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

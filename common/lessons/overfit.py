@@ -26,14 +26,14 @@ def overfit(plan: Plan, arms: list[str], s: Settings, load: Callable[[Settings],
             raise UserError(
                 f"{plan.experiment} counts; it has nothing to overfit, so --check has nothing to check"
             )
-        own = dataclasses.replace(plan.own(arm, s), batch_size=4)
-        data = load(own)
-        memory.check(plan.experiment, plan.arms[arm], own, data)
+        small = dataclasses.replace(plan.own(arm, s), batch_size=4)
+        data = load(small)
+        memory.check(plan.experiment, plan.arms[arm], small, data)
         x, y = data.batch(0)
         floor = pair_entropy(x if x.ndim == y.ndim else x[:, -1], y)
         best = math.inf
         for rate in (1e-2, 1e-3):  # some learn at the smaller one only
-            best = min(best, learn_one_batch(plan, arm, own, data, rate, floor + 0.05))
+            best = min(best, learn_one_batch(plan, arm, small, data, rate, floor + 0.05))
             learned = best <= floor + 0.05
             if learned:
                 break

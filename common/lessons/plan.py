@@ -109,8 +109,10 @@ class Plan:
         return fingerprint([self.scores], ())
 
     def config(self, arm: str, s: Settings, corpus: str | None = None) -> str:
-        own = self.own(arm, s)
-        return config_hash(replace(own, tokenizer=identity(own.tokenizer)), self.reads(arm, s), corpus)
+        resolved = self.own(arm, s)
+        return config_hash(
+            replace(resolved, tokenizer=identity(resolved.tokenizer)), self.reads(arm, s), corpus
+        )
 
 
 @cache
@@ -148,6 +150,7 @@ def plan(script: Path) -> Plan:
     """Import a script and read what it would run. Raises UserError if it says nothing of that."""
     name = f"stage_{script.stem}_{hashlib.sha256(str(script).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, script)
+    assert spec and spec.loader  # a file that ends with .py has both
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where a class is asked for the file that it comes from
     spec.loader.exec_module(module)
@@ -158,7 +161,9 @@ def plan(script: Path) -> Plan:
     return plan_of(script, module.lesson)
 
 
-def build_model(build: Callable, s: Settings, vocab_size: int, seed: int, device: str = "cpu") -> nn.Module:
+def build_model(
+    build: Callable, s: Settings | Reading, vocab_size: int, seed: int, device: str = "cpu"
+) -> nn.Module:
     """The untrained model of a run: the seed decides its weights."""
     torch.manual_seed(seed)
     return build(s, vocab_size).to(device)

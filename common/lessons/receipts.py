@@ -90,11 +90,12 @@ def equal_codes(line: tuple[str, str, str], code: str, known: list[dict[str, str
 
     line: experiment, arm and configuration.
     """
-    own = [
+    steps = [
         (r["old_code"], r["new_code"]) for r in known if (r["experiment"], r["arm"], r["config_hash"]) == line
     ]
-    found, before = {code}, set()
-    while found != before:
-        before = set(found)
-        found |= {old for old, new in own if new in before}
-    return frozenset(found)
+    equal: frozenset[str] = frozenset({code})
+    before: frozenset[str] = frozenset()
+    while equal != before:
+        before = equal
+        equal |= {old for old, new in steps if new in before}
+    return equal

@@ -34,10 +34,11 @@ def run_folder(experiment: str, arm: str, seed: int, config: str, code: str) -> 
     A run of other code than the one whose checkpoint is there has a folder of its own.
     """
     folder = logs_folder() / "runs" / experiment / f"{arm}-seed{seed}-{config}"
-    own = folder.with_name(f"{folder.name}-{code}")
+    with_code = folder.with_name(f"{folder.name}-{code}")
     return (
-        own
-        if own.exists() or _code_in(folder) not in (None, *receipts.codes(experiment, arm, config, code))
+        with_code
+        if with_code.exists()
+        or _code_in(folder) not in (None, *receipts.codes(experiment, arm, config, code))
         else folder
     )
 
@@ -77,10 +78,10 @@ def find_run(plan: Plan, arm: str, seed: int, s: Settings) -> Path:
 
     Raises UserError that names the runs there are, and the command to train.
     """
-    own = plan.own(arm, s)
-    config = plan.config(arm, s, family_of(own.corpus))
-    found = [folder for folder, state in _states(plan, arm, seed).items() if state["config_hash"] == config]
-    if not found:
+    resolved = plan.own(arm, s)
+    config = plan.config(arm, s, family_of(resolved.corpus))
+    folders = [folder for folder, state in _states(plan, arm, seed).items() if state["config_hash"] == config]
+    if not folders:
         choice = f" --arms {arm}" if len(plan.arms) > 1 else ""
         command = f"python {plan.experiment}.py --seeds {seed}{choice} {flags(plan.defaults, s)}".strip()
         raise UserError(
@@ -90,7 +91,7 @@ def find_run(plan: Plan, arm: str, seed: int, s: Settings) -> Path:
         )
     codes = receipts.codes(plan.experiment, arm, config, plan.code(arm))
     return max(
-        found, key=lambda folder: (_code_in(folder) in codes, (folder / checkpoint.NAME).stat().st_mtime)
+        folders, key=lambda folder: (_code_in(folder) in codes, (folder / checkpoint.NAME).stat().st_mtime)
     )
 
 
@@ -103,15 +104,17 @@ def others(plan: Plan, arm: str, seed: int, s: Settings) -> str:
     settings = [
         type(plan.defaults)(**state["settings"]) for state in states if state["config_hash"] != config
     ]
-    said = sorted({flags(plan.own(arm, plan.defaults), own) or "the default settings" for own in settings})
+    said = sorted(
+        {flags(plan.own(arm, plan.defaults), other) or "the default settings" for other in settings}
+    )
     said += ["another version of the code"] if any(state["config_hash"] == config for state in states) else []
     return f"; there are runs with {' and with '.join(said)}" if said else ""
 
 
 def _states(plan: Plan, arm: str, seed: int) -> dict[Path, dict]:
     """What the whole checkpoints of an arm and seed say of their runs."""
-    found = {}
+    states = {}
     for path in (logs_folder() / "runs" / plan.experiment).glob(f"{arm}-seed{seed}-*/{checkpoint.NAME}"):
         with contextlib.suppress(UserError):
-            found[path.parent] = checkpoint.read_state(path)
-    return found
+            states[path.parent] = checkpoint.read_state(path)
+    return states

@@ -138,5 +138,5 @@ def alibi_slopes(heads: int) -> list[float]:
     other of the next larger.
     """
     power = 1 << (heads.bit_length() - 1)
-    own = [2 ** (-8 * (h + 1) / power) for h in range(power)]
-    return own if power == heads else own + alibi_slopes(2 * power)[::2][: heads - power]
+    slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
+    return slopes if power == heads else slopes + alibi_slopes(2 * power)[::2][: heads - power]

@@ -63,21 +63,17 @@ class Measured:
         """
         if not course_plan(reference.experiment).scores:
             raise UserError(f"{reference.experiment} gives no scores of its own; mend the name")
-        found, current = extra.course_scores(reference, self.scores)
-        named = set(self.scores[self.scores.experiment == reference.experiment].what)
-        if named and what not in named:
+        scores, current = extra.course_scores(reference, self.scores)
+        known = set(self.scores[self.scores.experiment == reference.experiment].what)
+        if known and what not in known:
             raise UserError(
-                f"{reference.experiment} gives no score {what!r}; it gives {', '.join(sorted(named))}"
+                f"{reference.experiment} gives no score {what!r}; it gives {', '.join(sorted(known))}"
             )
-        own = found[found.what == what]
         wanted = set(course_plan(reference.experiment).header.seeds)
-        own = own[own.seed.isin(wanted)].sort_values("seed")
-        whole = set(own.seed) == wanted
-        return Line(
-            own if whole else own.iloc[:0],
-            "missing" if not whole else "measured" if current else "stale",
-            tuple(own.seed),
-        )
+        rows = scores[(scores.what == what) & scores.seed.isin(wanted)].sort_values("seed")
+        whole = set(rows.seed) == wanted
+        state = "missing" if not whole else "measured" if current else "stale"
+        return Line(rows if whole else rows.iloc[:0], state, tuple(rows.seed))
 
     def _look_up(self, reference: Reference) -> Line:
         wanted = set(course_plan(reference.experiment).header.seeds)
@@ -101,9 +97,9 @@ def stale_rows(reference: Reference, seeds: set[int], rows: pd.DataFrame) -> pd.
     same = same[(same.config_hash == reference.config()) & ~same.code_hash.isin(current)]
     for code in reversed(list(dict.fromkeys(same.code_hash))):
         codes = receipts.codes(reference.experiment, reference.arm, reference.config(), code)
-        found = results.matching(reference.experiment, reference.arm, reference.config(), codes, same)
-        if set(found.seed) == seeds:
-            return found
+        stale = results.matching(reference.experiment, reference.arm, reference.config(), codes, same)
+        if set(stale.seed) == seeds:
+            return stale
     return rows.iloc[:0]
 
 
@@ -116,9 +112,9 @@ def coverage(measured: Measured) -> str:
     count = list(states.values()).count("measured")
     said = f"{count} of the {len(references)} lines of the course are measured with the present code"
     for state, what in (("stale", "measured with earlier code (†)"), ("missing", "not measured yet")):
-        own = [reference for reference in references if states[reference] == state]
-        if own:
-            said += f"; {len(own)} {what}: {', '.join(_names(own, references))}"
+        chosen = [reference for reference in references if states[reference] == state]
+        if chosen:
+            said += f"; {len(chosen)} {what}: {', '.join(_names(chosen, references))}"
     return said
 
 
@@ -126,16 +122,16 @@ def _names(chosen: list[Reference], references: list[Reference]) -> list[str]:
     """The names of some lines: of a script whose lines are all among them its own, of another those of the
     lines, three at most.
     """
-    found = []
+    names = []
     for experiment in dict.fromkeys(reference.experiment for reference in chosen):
-        own = [reference for reference in chosen if reference.experiment == experiment]
+        lines = [reference for reference in chosen if reference.experiment == experiment]
         name = experiment.split("/")[1]
-        if own == [reference for reference in references if reference.experiment == experiment]:
-            found.append(f"`{name}`")
+        if lines == [reference for reference in references if reference.experiment == experiment]:
+            names.append(f"`{name}`")
         else:
-            found += [f"`{str(reference).split('/', 1)[1]}`" for reference in own[:3]]
-            found += [f"{len(own) - 3} more of `{name}`"] if len(own) > 3 else []
-    return found
+            names += [f"`{str(reference).split('/', 1)[1]}`" for reference in lines[:3]]
+            names += [f"{len(lines) - 3} more of `{name}`"] if len(lines) > 3 else []
+    return names
 
 
 def check_column(column: str) -> None:

@@ -33,11 +33,11 @@ def _panel_of_curves(axes, frame, lines: list[str], steps: int) -> None:
     """The curves of the lines that were trained for so many steps."""
     ends = []
     for number, line in enumerate(lines):
-        colour, own = COLOURS[number % len(COLOURS)], frame[frame.line == line]
+        colour, runs = COLOURS[number % len(COLOURS)], frame[frame.line == line]
         dashes = "-" if number < len(COLOURS) else "--"
-        for _, seed in own.groupby("seed"):
+        for _, seed in runs.groupby("seed"):
             axes.plot(seed.step, seed.val_bpc, dashes, color=colour, lw=0.8, alpha=0.5)
-        mean = own.groupby("step").val_bpc.mean()
+        mean = runs.groupby("step").val_bpc.mean()
         axes.plot(mean.index, mean, dashes, color=colour, lw=2)
         ends.append((mean.iloc[-1], line, colour))
     tail = frame[frame.step > 0].val_bpc

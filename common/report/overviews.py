@@ -1,11 +1,30 @@
 """Pictures of all runs of a script together. Each is drawn from a table that is written beside it."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.ticker import LogLocator, NullLocator
 
 from common.report.plots import COLOURS, STYLE, WIDTH, plt, save, write_table
+
+MARKERS = "osD^vPX*"
+
+
+def _table(path: Path, header: list[str], lines: Sequence[Sequence]) -> pd.DataFrame:
+    """Write the table of a picture, and return it."""
+    write_table(path, header, lines)
+    return pd.DataFrame([list(line) for line in lines], columns=header)
+
+
+def _groups(frame: pd.DataFrame, by: str | list[str]):
+    """(value, rows) for each value of a column, in the order in which they come."""
+    return frame.groupby(by, sort=False)
+
+
+# ---- a map ---------------------------------------------------------------------------------------
 
 
 def heat_map(cells: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
@@ -14,35 +33,33 @@ def heat_map(cells: list[tuple], labels: tuple[str, str], title: str, path: Path
 
     labels: of the columns and of the colours. Returns the picture's path.
     """
-    cells = [(*cell[:4], float("nan") if cell[4] is None else float(cell[4])) for cell in cells]
-    write_table(path, ["row", "column", "arm", "seed", "test_bpc"], cells)
-    rows, columns = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
-    found = [[[c[4] for c in cells if c[:2] == (row, column)] for column in columns] for row in rows]
-    shown = [
-        [sum(v) / len(v) if v and not any(map(math.isnan, v)) else float("nan") for v in line]
-        for line in found
-    ]
-    means = sorted(value for line in shown for value in line if not math.isnan(value))
+    lines = [(*where, math.nan if score is None else float(score)) for *where, score in cells]
+    frame = _table(path, ["row", "column", "arm", "seed", "test_bpc"], lines)
+    rows, columns = list(frame.row.unique()), list(frame.column.unique())
+    scores = {place: list(group.test_bpc) for place, group in frame.groupby(["row", "column"])}
+    # a cell with a run that diverged has no mean
+    means = pd.Series({place: sum(values) / len(values) for place, values in scores.items()})
+    shown = means.unstack().reindex(index=rows, columns=columns)
     # one cell that exploded must not make all others look alike
-    cap = 1.5 * means[len(means) // 2] if means else None
+    cap = 1.5 * means.dropna().sort_values(ignore_index=True).get(means.count() // 2, math.nan)
+    exploded = means.max() > cap
     with plt.rc_context(STYLE | {"axes.grid": False}):
         figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.4))
         axes.set_facecolor("#dddddd")
-        image = axes.imshow(
-            shown, cmap="cividis_r", aspect="auto", vmax=min(means[-1], cap) if means else None
-        )
-        middle = (image.norm.vmin + image.norm.vmax) / 2 if means else 0
-        for y, line in enumerate(found):
-            for x, values in enumerate(line):
-                dark = shown[y][x] > middle
-                look = {"ha": "center", "va": "center", "fontsize": 9, "color": "white" if dark else "black"}
-                axes.text(x, y, _cell_text(values), **look)
+        bottom, top = (means.min(), cap if exploded else means.max()) if means.count() else (0.0, 1.0)
+        image = axes.imshow(shown, cmap="cividis_r", aspect="auto", vmin=bottom, vmax=top)
+        for y, row in enumerate(rows):
+            for x, column in enumerate(columns):
+                dark = shown.iloc[y, x] > (bottom + top) / 2
+                text = _cell_text(scores.get((row, column), []))
+                axes.text(
+                    x, y, text, ha="center", va="center", fontsize=9, color="white" if dark else "black"
+                )
         axes.set_xticks(range(len(columns)), columns)
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
         axes.set(title=title, xlabel=labels[0])
-        extend = "max" if means and means[-1] > cap else "neither"
-        figure.colorbar(image, ax=axes, pad=0.02, label=labels[1], extend=extend)
+        figure.colorbar(image, ax=axes, pad=0.02, label=labels[1], extend="max" if exploded else "neither")
         save(figure, path.with_suffix(".png"))
     return path.with_suffix(".png")
 
@@ -58,38 +75,53 @@ def _cell_text(values: list[float]) -> str:
     return "\n".join([*each, *["diverged"] * (len(values) - len(known))])
 
 
-def points(found: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
-    """Draw (series, x, y, panel, arm, seed, test_bpc) as marks, a panel beside the other, x logarithmic.
+# ---- marks ---------------------------------------------------------------------------------------
 
-    Marks at different settings are not joined; those of different series stand a little aside of their x. The
-    last three columns say which run a mark is of. Returns the picture's path.
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a run stands in a picture of `points`."""
+
+    series: str
+    """What has this colour."""
+    x: float
+    y: float
+    row: dict
+    """The row of the run, as in the results."""
+    panel: str = ""
+
+    def line(self) -> tuple:
+        """Its line in the table, which says what the run scored so that the two can be compared."""
+        score = self.row["test_bpc"]
+        return (
+            self.series, self.x, self.y, self.panel, self.row["arm"], self.row["seed"],
+            math.nan if score is None else score,
+        )  # fmt: skip
+
+
+def points(marks: list[Mark], labels: tuple[str, str], title: str, path: Path) -> Path:
+    """Draw runs as marks, a panel beside the other, x logarithmic. Returns the picture's path.
+
+    Marks at different settings are not joined; those of different series stand a little aside of their x.
     """
-    write_table(path, ["series", "x", "y", "panel", "arm", "seed", "test_bpc"], found)
-    panels, series = (list(dict.fromkeys(point[i] for point in found)) for i in (3, 0))
+    header = ["series", "x", "y", "panel", "arm", "seed", "test_bpc"]
+    frame = _table(path, header, [mark.line() for mark in marks])
+    drawn, series, ticks = frame[frame.y > 0], list(frame.series.unique()), sorted(frame.x.unique())
     with plt.rc_context(STYLE):
+        panels = frame.panel.unique()
         figure, row = plt.subplots(1, len(panels), figsize=(WIDTH, 3.8), squeeze=False, sharey=True)
         for axes, panel in zip(row[0], panels, strict=True):
-            for number, (colour, marker, name) in enumerate(zip(COLOURS, "osD^vP", series, strict=False)):
-                own = [
-                    point[1:3] for point in found if (point[0], point[3]) == (name, panel) and point[2] > 0
-                ]
+            for number, (colour, marker, name) in enumerate(zip(COLOURS, MARKERS, series, strict=False)):
+                shown = drawn[(drawn.series == name) & (drawn.panel == panel)]
                 # marks at the same place would hide one another
                 aside = 1.06 ** (number - (len(series) - 1) / 2)
                 axes.scatter(
-                    [x * aside for x, _ in own],
-                    [y for _, y in own],
-                    color=colour,
-                    marker=marker,
-                    s=28,
-                    alpha=0.8,
-                    label=name,
+                    shown.x * aside, shown.y, color=colour, marker=marker, s=28, alpha=0.8, label=name
                 )
             axes.set_xscale("log", base=2)
             axes.set(title=panel, xlabel=labels[0])
-            _vertical(axes, [point[2] for point in found if point[2] > 0])
-            axes.set_xticks(
-                sorted({point[1] for point in found}), [str(x) for x in sorted({point[1] for point in found})]
-            )
+            _vertical(axes, drawn.y)
+            axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         return _titled(figure, row[0][0], labels[1], title, path)
 
 
@@ -106,53 +138,54 @@ def _titled(figure, first, label: str, title: str, path: Path) -> Path:
     return path.with_suffix(".png")
 
 
-def _vertical(axes, values: list[float], bottom: float | None = None) -> None:
+def _vertical(axes, values: pd.Series, bottom: float | None = None) -> None:
     """A vertical axis: logarithmic where the values span more than a factor of three, else from `bottom`."""
-    if values and max(values) > 3 * min(values) > 0:
+    if len(values) and values.max() > 3 * values.min() > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) < 1000 * min(values) else (1,)))
+        axes.yaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if values.max() < 1000 * values.min() else (1,))
+        )
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter("{x:g}")
-    elif values and bottom is not None:
-        axes.set_ylim(bottom, 1.08 * max(values))
+    elif len(values) and bottom is not None:
+        axes.set_ylim(bottom, 1.08 * values.max())
 
 
-def law(
-    points: list[tuple], curve: list[tuple], text: str, labels: tuple[str, str], title: str, path: Path
-) -> Path:
-    """Draw a law that was fitted on some points beside the points it was not fitted on.
+# ---- lines ---------------------------------------------------------------------------------------
 
-    points: (arm, seed, x, measured y, used for the fit or not, the law's y, half of its interval); curve: (x,
-    y, half) of the law, whose formula is `text`. Both axes are logarithmic. Returns the picture's path.
+
+@dataclass(frozen=True)
+class Law:
+    """A law that was fitted on some runs."""
+
+    text: str
+    """Its formula."""
+    curve: list[tuple[float, float, float]]
+    """(x, y, half of the 95 % interval for a new run)."""
+
+
+def law(fitted: Law, points: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
+    """Draw a law beside the points that it was fitted on and those that it was not.
+
+    points: (arm, seed, x, measured y, used for the fit or not, the law's y, half of its interval). Both axes
+    are logarithmic. Returns the picture's path.
     """
-    write_table(path, ["arm", "seed", "x", "test_loss", "used", "law", "half"], points)
+    frame = _table(path, ["arm", "seed", "x", "test_loss", "used", "law", "half"], points)
+    line = pd.DataFrame(fitted.curve, columns=["x", "y", "half"])
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
-        x, y, half = zip(*curve, strict=True)
-        low, high = ([v + sign * h for v, h in zip(y, half, strict=True)] for sign in (-1, 1))
-        axes.fill_between(
-            x, low, high, color=COLOURS[0], alpha=0.15, lw=0, label="95 % interval for a new run"
-        )
-        axes.plot(x, y, color=COLOURS[0], label=f"fitted: {text}")
-        kinds = (
-            (True, "o", COLOURS[0], "measured, in the fit"),
-            (False, "D", COLOURS[1], "measured, not in the fit: predicted"),
-        )
-        for used, marker, colour, label in kinds:
-            own = [(point[2], point[3]) for point in points if point[4] == used]
-            if own:
-                look = {"marker": marker, "s": 26, "color": colour, "zorder": 3, "alpha": 0.8}
-                axes.scatter(*zip(*own, strict=True), label=label, **look)
-        for arm, at in {point[0]: point[2] for point in points}.items():
-            axes.annotate(
-                arm,
-                (at, 0.01),
-                xycoords=("data", "axes fraction"),
-                rotation=90,
-                fontsize=8,
-                color="#555555",
-                ha="right",
+        low, high, label = line.y - line.half, line.y + line.half, "95 % interval for a new run"
+        axes.fill_between(line.x, low, high, color=COLOURS[0], alpha=0.15, lw=0, label=label)
+        axes.plot(line.x, line.y, color=COLOURS[0], label=f"fitted: {fitted.text}")
+        for used, group in _groups(frame, "used"):
+            label = "measured, in the fit" if used else "measured, not in the fit: predicted"
+            colour, marker = (COLOURS[0], "o") if used else (COLOURS[1], "D")
+            axes.scatter(
+                group.x, group.test_loss, marker=marker, s=26, color=colour, zorder=3, alpha=0.8, label=label
             )
+        for arm, group in _groups(frame, "arm"):
+            look = {"rotation": 90, "fontsize": 8, "color": "#555555", "ha": "right"}
+            axes.text(group.x.iloc[-1], 0.01, str(arm), look, transform=axes.get_xaxis_transform())
         axes.set(xscale="log", yscale="log", title=title, xlabel=labels[0], ylabel=labels[1])
         axes.yaxis.set_minor_formatter("{x:.2f}")
         axes.yaxis.set_major_formatter("{x:.2f}")
@@ -161,60 +194,42 @@ def law(
     return path.with_suffix(".png")
 
 
-def curves(found: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
+def curves(lines: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
     """Draw (arm, seed, x, y, test_loss) as one line for each run, x logarithmic.
 
     Returns the picture's path.
     """
-    write_table(path, ["arm", "seed", "x", "y", "test_loss"], found)
-    arms = list(dict.fromkeys(point[0] for point in found))
+    frame = _table(path, ["arm", "seed", "x", "y", "test_loss"], lines)
+    arms = list(frame.arm.unique())
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
         shades = plt.get_cmap("viridis_r")
-        for number, arm in enumerate(arms):
+        for number, (arm, runs) in enumerate(_groups(frame, "arm")):
             colour = shades(0.1 + 0.85 * number / max(1, len(arms) - 1))
-            for seed in dict.fromkeys(point[1] for point in found if point[0] == arm):
-                own = [point for point in found if point[:2] == (arm, seed)]
-                first = seed == next(point[1] for point in found if point[0] == arm)
-                axes.plot(
-                    [p[2] for p in own],
-                    [p[3] for p in own],
-                    "o-",
-                    ms=2.5,
-                    lw=1.2,
-                    color=colour,
-                    label=arm if first else None,
-                )
+            for seed, run in _groups(runs, "seed"):
+                label = str(arm) if seed == runs.seed.iloc[0] else None
+                axes.plot(run.x, run.y, "o-", ms=2.5, lw=1.2, color=colour, label=label)
         axes.set(xscale="log", title=title, xlabel=labels[0], ylabel=labels[1])
         axes.legend(fontsize=8)
         save(figure, path.with_suffix(".png"))
     return path.with_suffix(".png")
 
 
-def scored(found: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
+def scored(lines: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
     """Draw (arm, seed, x, what, value), scores of `logs/extra.csv` that one run has at several x: thick the
     mean of the seeds.
 
     x is logarithmic. Returns the picture's path.
     """
-    write_table(path, ["arm", "seed", "x", "what", "value"], found)
+    frame = _table(path, ["arm", "seed", "x", "what", "value"], lines)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
-        for colour, marker, arm in zip(
-            COLOURS, "osD^vPX*", dict.fromkeys(point[0] for point in found), strict=False
-        ):
-            own = [point for point in found if point[0] == arm]
-            for seed in dict.fromkeys(point[1] for point in own):
-                axes.plot(
-                    *zip(*[(p[2], p[4]) for p in own if p[1] == seed], strict=True),
-                    color=colour,
-                    lw=0.8,
-                    alpha=0.5,
-                )
-            at = sorted({point[2] for point in own})
-            means = [sum(values) / len(values) for values in ([p[4] for p in own if p[2] == x] for x in at)]
-            axes.plot(at, means, f"{marker}-", ms=5, lw=2, color=colour, label=arm)
-        ticks = sorted({point[2] for point in found})
+        for colour, marker, (arm, runs) in zip(COLOURS, MARKERS, _groups(frame, "arm"), strict=False):
+            for _, run in _groups(runs, "seed"):
+                axes.plot(run.x, run.value, color=colour, lw=0.8, alpha=0.5)
+            mean = runs.groupby("x").value.mean()
+            axes.plot(mean.index, mean, f"{marker}-", ms=5, lw=2, color=colour, label=arm)
+        ticks = sorted(frame.x.unique())
         axes.set(xscale="log", title=title, xlabel=labels[0], ylabel=labels[1])
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.minorticks_off()
@@ -224,7 +239,7 @@ def scored(found: list[tuple], labels: tuple[str, str], title: str, path: Path) 
 
 
 def scaling(
-    found: list[tuple], header: tuple[str, str, str, str], labels: tuple[str, str], title: str, path: Path
+    lines: list[tuple], header: tuple[str, str, str, str], labels: tuple[str, str], title: str, path: Path
 ) -> Path:
     """Draw (panel, series, x, y) as a line for each series, a panel beside the other, x logarithmic. Returns
     the picture's path.
@@ -232,50 +247,45 @@ def scaling(
     header: the names of the four in the table. labels: of x and of the first panel's y; a panel's title says
     what else its y may be.
     """
-    write_table(path, list(header), found)
-    panels, series = (list(dict.fromkeys(point[i] for point in found)) for i in (0, 1))
+    frame = _table(path, list(header), lines).set_axis(["panel", "series", "x", "y"], axis=1)
+    look = {
+        name: kind
+        for kind, name in zip(zip(COLOURS, MARKERS, strict=False), frame.series.unique(), strict=False)
+    }
+    panels = _groups(frame, "panel")
     with plt.rc_context(STYLE):
         figure, row = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), squeeze=False)
-        for axes, panel in zip(row[0], panels, strict=True):
-            for colour, marker, name in zip(COLOURS, "osD^vP", series, strict=False):
-                own = [point[2:] for point in found if point[:2] == (panel, name)]
-                if own:
-                    axes.plot(*zip(*own, strict=True), f"{marker}-", ms=4, lw=1.2, color=colour, label=name)
-            ticks = sorted({point[2] for point in found if point[0] == panel})
+        for axes, (panel, group) in zip(row[0], panels, strict=True):
+            for name, line in _groups(group, "series"):
+                colour, marker = look[name]
+                axes.plot(line.x, line.y, f"{marker}-", ms=4, lw=1.2, color=colour, label=name)
+            ticks = sorted(group.x.unique())
             axes.set(xscale="log", xlabel=labels[0])
             axes.set_title(panel, fontsize=9)
             axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
             axes.minorticks_off()
-            _vertical(axes, [point[3] for point in found if point[0] == panel], 0.0)
+            _vertical(axes, group.y, 0.0)
         return _titled(figure, row[0][0], labels[1], title, path)
 
 
-def loads(found: list[tuple], title: str, path: Path) -> Path:
+def loads(lines: list[tuple], title: str, path: Path) -> Path:
     """Draw (arm, seed, step, block, expert, share) as a line for each expert, coloured by block, a panel for
     each arm.
 
     A share is shown as a multiple of a fair one. Returns the picture's path.
     """
-    write_table(path, ["arm", "seed", "step", "block", "expert", "share"], found)
-    arms = list(dict.fromkeys(point[0] for point in found))
+    frame = _table(path, ["arm", "seed", "step", "block", "expert", "share"], lines)
+    panels = _groups(frame, "arm")
     with plt.rc_context(STYLE):
-        rows = -(-len(arms) // 2)
+        rows = -(-len(panels) // 2)
         figure, grid = plt.subplots(
             rows, 2, figsize=(WIDTH, 2.6 * rows), squeeze=False, sharex=True, sharey=True
         )
-        for axes, arm in zip(grid.flat, arms, strict=False):
-            own = [point for point in found if point[0] == arm]
-            experts = max(point[4] for point in own)
-            for block, expert in dict.fromkeys(point[3:5] for point in own):
-                line = [(point[2], point[5] * experts) for point in own if point[3:5] == (block, expert)]
-                name = f"block {block}" if expert == 1 else None
-                axes.plot(
-                    *zip(*line, strict=True),
-                    lw=1,
-                    alpha=0.8,
-                    color=COLOURS[(block - 1) % len(COLOURS)],
-                    label=name,
-                )
+        for axes, (arm, group) in zip(grid.flat, panels, strict=False):
+            experts = group.expert.max()
+            for (block, expert), line in _groups(group, ["block", "expert"]):
+                colour, label = COLOURS[(block - 1) % len(COLOURS)], f"block {block}" if expert == 1 else None
+                axes.plot(line.step, line.share * experts, lw=1, alpha=0.8, color=colour, label=label)
             axes.axhline(1, color="#555555", lw=0.8, ls="--")
             axes.set_title(f"{arm}: {experts} experts", fontsize=9)
         for axes in grid[-1]:

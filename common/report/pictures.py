@@ -54,17 +54,17 @@ def sources(experiment: str) -> list[Source]:
     from common.lessons.run_folder import measured_folder, run_folder
 
     reference, plan = refer(experiment), course_plan(experiment)
-    found = []
+    listed = []
     if plan.measure:
         folder = measured_folder(plan)
-        found.append(Source("measure", folder, folder.name))
+        listed.append(Source("measure", folder, folder.name))
     if plan.overview:
         name = _overview_name(experiment)
-        found.append(Source("overview", logs_folder() / "runs" / experiment / name, name))
+        listed.append(Source("overview", logs_folder() / "runs" / experiment / name, name))
     elif plan.picture:
         folder = run_folder(experiment, reference.arm, 1, reference.config(), reference.code)
-        found.append(Source("picture", folder, f"{reference.config()} {reference.code}"))
-    return found
+        listed.append(Source("picture", folder, f"{reference.config()} {reference.code}"))
+    return listed
 
 
 @cache
@@ -122,13 +122,13 @@ def _tracked(experiment: str, source: Source) -> list[Path]:
     return [tracked for _, tracked in paths(experiment, source) if tracked.exists()]
 
 
-def _tables(found: list[Path]) -> str:
+def _tables(paths: list[Path]) -> str:
     """What stands for the tables beside the pictures that have no picture of their own to be marked; empty if
     there are none.
     """
     tables = "".join(
         path.read_text(encoding="utf-8")
-        for path in found
+        for path in paths
         if path.exists() and not path.with_suffix(".png").exists()
     )
     return hashlib.sha256(tables.encode()).hexdigest()[:12] if tables else ""
@@ -140,22 +140,22 @@ def state(experiment: str, measured: Measured | None = None) -> str:
 
     Of a script that draws from two sources, the worse of the two. measured: the rows, if they are at hand.
     """
-    found = {_state(experiment, source, measured) for source in sources(experiment)}
-    return next(state for state in ("missing", "stale", "measured") if state in found)
+    states = {_state(experiment, source, measured) for source in sources(experiment)}
+    return next(state for state in ("missing", "stale", "measured") if state in states)
 
 
 def _state(experiment: str, source: Source, measured: Measured | None) -> str:
     """The state of the pictures from one source: of all runs, whether they show the rows that are good now;
     else by their marks.
     """
-    found = _tracked(experiment, source)
-    pictures = [path.with_suffix(".png") for path in found if path.with_suffix(".png").exists()]
+    tracked = _tracked(experiment, source)
+    pictures = [path.with_suffix(".png") for path in tracked if path.with_suffix(".png").exists()]
     if not pictures:
         return "missing"
     if source.kind == "overview":
-        return "stale" if table_problems(measured or Measured(), experiment, found) else "measured"
+        return "stale" if table_problems(measured or Measured(), experiment, tracked) else "measured"
     marks = {
-        plots.read_mark(path).split(" ", 1)[-1].removesuffix(_tables(found)).strip() for path in pictures
+        plots.read_mark(path).split(" ", 1)[-1].removesuffix(_tables(tracked)).strip() for path in pictures
     }
     reference = refer(experiment)
     good = (
@@ -175,9 +175,9 @@ def update() -> None:
 
 
 def _take_over(experiment: str, source: Source) -> None:
-    found = paths(experiment, source)
-    mark = f"{source.mark} {_tables([drawn for drawn, _ in found])}".strip()
-    for drawn, tracked in found:
+    pairs = paths(experiment, source)
+    mark = f"{source.mark} {_tables([drawn for drawn, _ in pairs])}".strip()
+    for drawn, tracked in pairs:
         if drawn.exists():
             shutil.copyfile(drawn, tracked)
             picture = drawn.with_suffix(".png")
@@ -189,17 +189,17 @@ def _take_over(experiment: str, source: Source) -> None:
 
 def problems(measured: Measured) -> list[str]:
     """Where a picture or table that a script drew says other than its data, or than the results."""
-    found = []
+    listed = []
     for experiment, source in ((e, source) for e in drawing() for source in sources(e)):
         tracked = _tracked(experiment, source)
         pictures = [path for path in tracked if path.with_suffix(".png").exists()]
         if tracked and not pictures:
-            found.append(f"the pictures of {experiment} are missing, though their data are there")
+            listed.append(f"the pictures of {experiment} are missing, though their data are there")
         for path in pictures:
-            found += _mark_problem(path, _tables(tracked))
+            listed += _mark_problem(path, _tables(tracked))
         if source.kind == "overview":
-            found += overview_problems(measured, experiment, tracked)
-    return found
+            listed += overview_problems(measured, experiment, tracked)
+    return listed
 
 
 def _mark_problem(path: Path, tables: str) -> list[str]:
@@ -254,8 +254,8 @@ def _unknown_scores(measured: Measured, experiment: str, tables: list[Path]) -> 
     """
     import pandas as pd
 
-    own = measured.scores[measured.scores.experiment == experiment]
-    known, found = set(own[["arm", "seed", "what", "value"]].itertuples(index=False, name=None)), []
+    scores = measured.scores[measured.scores.experiment == experiment]
+    known, unknown = set(scores[["arm", "seed", "what", "value"]].itertuples(index=False, name=None)), []
     for path in tables:
         drawn = pd.read_csv(path, dtype={"arm": str})
         if {"what", "value"} <= set(drawn.columns):
@@ -264,18 +264,18 @@ def _unknown_scores(measured: Measured, experiment: str, tables: list[Path]) -> 
                 for line in drawn[["arm", "seed", "what", "value"]].itertuples(index=False, name=None)
                 if line not in known
             ]
-            found += [
+            unknown += [
                 f"{path.name}: {what} of {arm}, seed {seed} is not what the scores say"
                 for arm, seed, what, _ in wrong[:1]
             ]
-    return found
+    return unknown
 
 
 def _unknown_cells(rows, tables: list[Path]) -> list[str]:
     """One line for each table that has a cell which none of these rows has."""
     import pandas as pd
 
-    found = []
+    unknown = []
     for path in tables:
         drawn = pd.read_csv(path, dtype={"arm": str})
         columns = [c for c in drawn.columns if c in COLUMNS and c not in ("arm", "seed")]
@@ -285,11 +285,11 @@ def _unknown_cells(rows, tables: list[Path]) -> list[str]:
         }
         for cell in drawn.itertuples():
             if (cell.arm, cell.seed, *(_plain(getattr(cell, column)) for column in columns)) not in values:
-                found.append(
+                unknown.append(
                     f"{path.name}: what it says of {cell.arm}, seed {cell.seed} is not what the results say"
                 )
                 break
-    return found
+    return unknown
 
 
 def _plain(value) -> object:

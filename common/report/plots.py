@@ -20,7 +20,7 @@ from common.paths import logs_folder
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 WIDTH = 8.0  # inches; at 110 dots per inch this is the width of a README page
 LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
-STYLE = {
+STYLE: dict = {
     "figure.dpi": 110, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.titlesize": 11,
     "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True, "grid.alpha": 0.25,
@@ -152,7 +152,7 @@ def layers(probes: list, title: str, path: Path) -> Path:
         shades = plt.get_cmap("viridis_r")
         for axes, name in zip(row[0], names, strict=True):
             for layer in range(count):
-                values = [found[name][layer] for _, found in probes]
+                values = [probe[name][layer] for _, probe in probes]
                 colour = shades(0.15 + 0.8 * layer / max(1, count - 1))
                 axes.plot(
                     [step for step, _ in probes], values, "o-", ms=3, color=colour, label=f"block {layer + 1}"

@@ -88,8 +88,8 @@ def figure(measured: Measured, expression: str) -> str:
     if kind in ("cell", "cells"):
         return _data_figure(measured, kind, parts)
     if kind == "score":
-        line = measured.score(refer(parts[0]), parts[1])
-        return spread(interval(line.rows.value), *parts[2:]) + line.mark if len(line.rows) else NOT_YET
+        line, form = measured.score(refer(parts[0]), parts[1]), [*parts, ".3f"][2]
+        return spread(interval(line.rows.value), form) + line.mark if len(line.rows) else NOT_YET
     if kind in ("value", "spread"):
         return _own_figure(kind, measured.line(refer(parts[0])), *parts[1:])
     return _paired_figure(kind, measured.line(refer(parts[0])), measured.line(refer(parts[1])), *parts[2:])
@@ -100,32 +100,32 @@ def minutes(measured: Measured, what: str) -> str:
     rows = [timed(measured.rows(reference)) for reference in course_references(what)]
     if not rows:
         raise UserError(f"minutes({what}): no stage or script of the course has this name")
-    known = [own.train_seconds.mean() for own in rows if len(own)]
+    known = [lines.train_seconds.mean() for lines in rows if len(lines)]
     return f"{max(1, sum(known) / 60):.0f}" if known else NOT_YET
 
 
 def timed_lines(text: str) -> set[Reference]:
     """The lines of the course whose time a figure in a sentence of `text` uses: these have to run alone."""
-    found = set()
+    lines = set()
     for kind, arguments in re.findall(r"<!--=(\w+)\((.*?)\)-->", text):
         parts = [part.strip() for part in arguments.split(",")]
         if kind in ("value", "spread", "difference", "ratio") and set(parts) & set(TIMES):
-            found |= {refer(part) for part in parts[: 2 if kind in ("difference", "ratio") else 1]}
-    return found
+            lines |= {refer(part) for part in parts[: 2 if kind in ("difference", "ratio") else 1]}
+    return lines
 
 
 def _data_figure(measured: Measured, kind: str, parts: list[str]) -> str:
     """A number of a data file, or the ratio of two."""
     try:
         if kind == "cell":
-            file, line, column, *form = parts
-            found = cell(file, line, column)
+            file, line, column, form = [*parts, ".3f"][:4]
+            value = cell(file, line, column)
         else:
-            file, line, other, column, *form = parts
-            found = cell(file, line, column) / cell(file, other, column)
+            file, line, other, column, form = [*parts, ".3f"][:5]
+            value = cell(file, line, column) / cell(file, other, column)
     except NotDrawnError:
         return NOT_YET
-    return number(found, *form) + data_mark(measured, file)
+    return number(value, form) + data_mark(measured, file)
 
 
 def _own_figure(kind: str, line: Line, column: str, form: str = ".3f") -> str:
@@ -176,7 +176,7 @@ def render(text: str, measured: Measured) -> Rendered:
 
     def remade(make, match: re.Match) -> str:
         try:
-            return f"{match[1]}{make(*match.groups()[1:-1])}{match[match.lastindex]}"
+            return f"{match[1]}{make(*match.groups()[1:-1])}{match[match.re.groups]}"
         except (
             UserError,
             ValueError,
@@ -224,16 +224,18 @@ def off_line_starts(text: str) -> tuple[str, list[str]]:
 def differences(old: str, new: str) -> list[str]:
     """One line for each place where two texts differ: `line 12: has 'x', the results say 'y'`."""
     a, b = old.splitlines(), new.splitlines()
-    found = []
+    places = []
     for kind, a1, a2, b1, b2 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
         if kind == "replace" and a2 - a1 == b2 - b1:
-            found += [f"line {a1 + 1 + i}: {_first_difference(a[a1 + i], b[b1 + i])}" for i in range(a2 - a1)]
+            places += [
+                f"line {a1 + 1 + i}: {_first_difference(a[a1 + i], b[b1 + i])}" for i in range(a2 - a1)
+            ]
         elif kind != "equal":
             shown = [repr(lines[0][:50]) if lines else "nothing" for lines in (a[a1:a2], b[b1:b2])]
-            found.append(
+            places.append(
                 f"line {a1 + 1}: {a2 - a1} lines, {shown[0]}; the results give {b2 - b1}, {shown[1]}"
             )
-    return found
+    return places
 
 
 def _first_difference(x: str, y: str) -> str:

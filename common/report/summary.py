@@ -42,25 +42,25 @@ def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
     """
     lines = ["", COLUMNS]
     for arm in dict.fromkeys(row["arm"] for row in rows):
-        own = [row for row in rows if row["arm"] == arm]
+        runs = [row for row in rows if row["arm"] == arm]
         name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
-        lines.append(_line(name, [row for row in own if not row["diverged"]], len(own)))
+        lines.append(_line(name, [row for row in runs if not row["diverged"]], len(runs)))
     if len({row["tokenizer"] for row in rows}) > 1:
         lines.append(
             "(accuracy and loss are per token: across tokenizers only bits per character can be compared)"
         )
-    if (
-        plan.header.previous and not s.init_from and not plan.overview
-    ):  # what starts from other weights has no predecessor
-        lines.append(_previous(plan, rows[0]["arm"], s, family))
+    previous = previous_arm(plan, rows[0]["arm"])
+    # what starts from the weights of another run has no predecessor
+    if previous and not s.init_from and not plan.overview:
+        lines.append(_previous(plan, *previous, s, family))
     known = {
         label: _measured(refer(r).experiment, refer(r).arm, refer(r).settings(), family)
         for label, r in lessons.BASELINES.items()
     }
     floors = [
-        f"{label} {sum(r['test_bpc'] for r in found) / len(found):.3f}"
-        for label, found in known.items()
-        if found
+        f"{label} {sum(r['test_bpc'] for r in floor) / len(floor):.3f}"
+        for label, floor in known.items()
+        if floor
     ]
     if floors:
         lines.append(f"beside it, bits per character: {' · '.join(floors)}")
@@ -74,17 +74,16 @@ def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]
     plan = course_plan(experiment)
     try:
         config = plan.config(arm, s, family)
-        found = results.matching(
+        rows = results.matching(
             experiment, arm, config, receipts.codes(experiment, arm, config, plan.code(arm))
         )
     except UserError:
         return []
-    return found[found.diverged == False].to_dict("records")  # noqa: E712 (a column)
+    return rows[rows.diverged == False].to_dict("records")  # noqa: E712 (a column)
 
 
-def _previous(plan: Plan, arm: str, s: Settings, family: str) -> str:
-    """The predecessor with the same changes to its settings, or the command that would measure it."""
-    before, arm = previous_arm(plan, arm)
+def _previous(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> str:
+    """The arm before, with the same changes to its settings, or the command that would measure it."""
     if before.load is not plan.load:
         return f"{before.experiment:<36}  is measured on another kind of text"
     known = {f.name for f in dataclasses.fields(before.defaults)} - before.ignores(arm, before.defaults)
@@ -96,10 +95,10 @@ def _previous(plan: Plan, arm: str, s: Settings, family: str) -> str:
     same = dataclasses.replace(
         before.defaults, **{name: value for name, value in changed.items() if name in known}
     )
-    found = _measured(before.experiment, arm, same, family)
+    rows = _measured(before.experiment, arm, same, family)
     name = before.experiment if arm == "default" else f"{before.experiment}:{arm}"
     command = f"python {before.experiment}.py {flags(before.defaults, same)}".strip()
-    return _line(name, found, len(found)) if found else f"{name:<36}  not measured so yet: {command}"
+    return _line(name, rows, len(rows)) if rows else f"{name:<36}  not measured so yet: {command}"
 
 
 def _line(name: str, rows: list[dict], runs: int) -> str:
@@ -145,8 +144,8 @@ def curves(plan: Plan, runs: list[Result]) -> list[Path]:
 
     Returns what was written.
     """
-    found = [(r.row["arm"], r.row["seed"], r.curve) for r in runs if r.curve]
-    if not found:
+    drawn = [(r.row["arm"], r.row["seed"], r.curve) for r in runs if r.curve]
+    if not drawn:
         return []
     from common.report import plots
 
@@ -156,5 +155,5 @@ def curves(plan: Plan, runs: list[Result]) -> list[Path]:
         / plan.experiment
         / f"curves-{runs[0].row['config_hash']}-{runs[0].row['code_hash']}.png"
     )
-    plots.run_curves(plan.experiment, found, path)
+    plots.run_curves(plan.experiment, drawn, path)
     return [path]

@@ -17,9 +17,9 @@ def number(value: float, form: str = ".3f", sign: bool = False) -> str:
     return format(value, ("+" if sign else "") + form).replace("-", "−")
 
 
-def spread(found: Interval, form: str = ".3f", sign: bool = False) -> str:
+def spread(estimate: Interval, form: str = ".3f", sign: bool = False) -> str:
     """`mean ± half-width`, which no line break tears apart."""
-    return f"{number(found.mean, form, sign)}\u00a0±\u00a0{number(found.half, form)}"
+    return f"{number(estimate.mean, form, sign)}\u00a0±\u00a0{number(estimate.half, form)}"
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -64,9 +64,9 @@ def score_table(measured: Measured, what: str, scores: str) -> str:
 
 def _score_cell(line: Line) -> str:
     """Mean and interval of a score, with three decimals below ten and none above a hundred."""
-    found = interval(line.rows.value)
+    estimate = interval(line.rows.value)
     return (
-        spread(found, ".3f" if abs(found.mean) < 10 else ".1f" if abs(found.mean) < 100 else ",.0f")
+        spread(estimate, ".3f" if abs(estimate.mean) < 10 else ".1f" if abs(estimate.mean) < 100 else ",.0f")
         + line.mark
     )
 
@@ -123,8 +123,8 @@ def table(measured: Measured, what: str) -> str:
         ]
         # those have a picture instead
         whole = [r for r in whole if r.experiment == part or not course_plan(r.experiment).overview]
-        own, _, other = part.partition(" vs ")
-        lines += [(r, refer(other) if other else None) for r in whole or [refer(own)]]
+        first, _, other = part.partition(" vs ")
+        lines += [(r, refer(other) if other else None) for r in whole or [refer(first)]]
     per_token = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) <= 1
     shown = HEADER + "".join(table_row(measured, reference, other) for reference, other in lines)
     shown += f"\n{FOOTNOTE}\n" if DAGGER in shown else ""

@@ -59,8 +59,8 @@ def _stair(reference: Reference, line: Line) -> list[list[str]]:
         return [[str(reference), "stage", "", "", "missing"]] if reference.settings().corpus == TEXT else []
     if set(line.rows.corpus) != {TEXT} or line.rows.diverged.any():
         return []
-    found = interval(line.rows.test_bpc)
-    return [[str(reference), "stage", repr(found.mean), repr(found.half), line.state]]
+    estimate = interval(line.rows.test_bpc)
+    return [[str(reference), "stage", repr(estimate.mean), repr(estimate.half), line.state]]
 
 
 def _is_a_stair(reference: Reference) -> bool:
@@ -105,18 +105,22 @@ def curve_points(reference: Reference, row, tracked) -> list[list]:
     )
 
 
+def _tracked_curves(path: Path):
+    """The curves as they stand in a file; None where it is not there."""
+    import pandas as pd
+
+    if not path.exists():
+        return None
+    return pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True)
+
+
 def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None, list[str]]:
     """Learning curves of a stage's scripts without flags as CSV, None where there is none to draw; and which
     curves are lost.
     """
-    import pandas as pd
-
-    tracked = (
-        pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True)
-        if path.exists()
-        else None
-    )
-    lines, problems = [], []
+    tracked = _tracked_curves(path)
+    lines: list[list] = []
+    problems: list[str] = []
     for reference in (
         r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).overview
     ):
@@ -133,16 +137,8 @@ def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None,
                 continue
             known = [row.experiment, row.arm, row.seed, row.config_hash, row.code_hash]
             for step, train, loss, bpc in points:
-                lines.append(
-                    [
-                        *known,
-                        int(step),
-                        "" if math.isnan(train) else repr(train),
-                        repr(loss),
-                        repr(bpc),
-                        line.state,
-                    ]
-                )
+                numbers = ["" if math.isnan(train) else repr(train), repr(loss), repr(bpc)]
+                lines.append([*known, int(step), *numbers, line.state])
     drawn = any(line[-1] != "missing" for line in lines)
     return plots.table_text([CURVE_COLUMNS, *lines]) if drawn else None, problems
 
@@ -155,13 +151,13 @@ def plot_data(measured: Measured) -> tuple[dict[Path, str | None], list[str]]:
     be there; and problems.
     """
     target = plots.folder()
-    found: dict[Path, str | None] = {target / "staircase.csv": staircase_data(measured)}
+    content: dict[Path, str | None] = {target / "staircase.csv": staircase_data(measured)}
     problems = []
     for stage in dict.fromkeys(e.split("/")[0] for e in COURSE):
         path = target / f"curves_{stage}.csv"
-        found[path], lost = curves_data(measured, stage, path)
+        content[path], lost = curves_data(measured, stage, path)
         problems += lost
-    return found, problems
+    return content, problems
 
 
 def draw(path: Path, data: str) -> None:

@@ -34,18 +34,18 @@ def describe(reference: Reference, rows) -> str:
 
 def _compare(a: Reference, b: Reference) -> None:
     rows = {r: course_rows(r) for r in (a, b)}
-    for reference, found in rows.items():
-        if not len(found):
+    for reference, measured in rows.items():
+        if not len(measured):
             arm = "" if reference.arm == "default" else f" --arms {reference.arm}"
             command = f"python {reference.experiment}.py --seeds 1 2 3{arm} {reference.flags}".strip()
             raise UserError(f"{reference} has no row with the code as it is now; run it: {command}")
     difference = paired(rows[a], rows[b])
-    for reference, found in rows.items():
-        print(describe(reference, found))
+    for reference, measured in rows.items():
+        print(describe(reference, measured))
     shared = sorted(set(rows[a].seed) & set(rows[b].seed))
-    if any(len(found) > len(shared) for found in rows.values()):
+    if any(len(measured) > len(shared) for measured in rows.values()):
         means = " and ".join(
-            f"{found[found.seed.isin(shared)].test_bpc.mean():.4f}" for found in rows.values()
+            f"{measured[measured.seed.isin(shared)].test_bpc.mean():.4f}" for measured in rows.values()
         )
         print(f"on the shared seeds {' '.join(map(str, shared))}: {means}")
     half = (
@@ -58,13 +58,15 @@ def _compare(a: Reference, b: Reference) -> None:
 
 def code_difference(a: Path, b: Path) -> list[str]:
     """Unified difference of two scripts without their header docstrings."""
-    bodies = []
-    for path in (b, a):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        tree = ast.parse("\n".join(lines))
-        bodies.append(lines[tree.body[0].end_lineno :] if ast.get_docstring(tree) is not None else lines)
-    names = [path.relative_to(ROOT).as_posix() for path in (b, a)]
-    return list(difflib.unified_diff(*bodies, *names, lineterm=""))
+    old, new = (path.relative_to(ROOT).as_posix() for path in (b, a))
+    return list(difflib.unified_diff(_body(b), _body(a), old, new, lineterm=""))
+
+
+def _body(path: Path) -> list[str]:
+    """The lines of a script after its docstring."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    return text.splitlines()[tree.body[0].end_lineno if ast.get_docstring(tree) is not None else 0 :]
 
 
 @command

@@ -39,17 +39,17 @@ def measured(experiment: str, folder: Path) -> list[dict]:
     """The rows of what a script measured besides training: of its tables with a panel, a series, x and a
     value. Seed 0: they have none.
     """
-    found = []
+    scores = []
     for path in sorted(folder.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             header, *table = csv.reader(file)
         if len(header) == 4:
             known = {"experiment": experiment, "seed": 0, "fingerprint": folder.name}
-            found += [
+            scores += [
                 known | {"arm": series, "what": f"{panel}, {header[2]} {x}", "value": float(value)}
                 for panel, series, x, value in table
             ]
-    return found
+    return scores
 
 
 def _good(plan: Plan, arm: str, config: str) -> set[str]:
@@ -127,9 +127,9 @@ def _is_number(text: str) -> bool:
 def of_run(plan: Plan, arm: str, seed: int, config: str, rows=None) -> dict[str, float]:
     """The scores of one run, by name, with its settings and the present code; none if they are not there."""
     rows = read() if rows is None else rows
-    found = rows[(rows.experiment == plan.experiment) & (rows.arm == arm) & (rows.seed == seed)]
-    found = found[found.fingerprint.isin(_good(plan, arm, config))]
-    return dict(zip(found.what, found.value, strict=True))
+    scores = rows[(rows.experiment == plan.experiment) & (rows.arm == arm) & (rows.seed == seed)]
+    scores = scores[scores.fingerprint.isin(_good(plan, arm, config))]
+    return dict(zip(scores.what, scores.value, strict=True))
 
 
 def course_scores(reference: Reference, rows=None):
@@ -138,12 +138,12 @@ def course_scores(reference: Reference, rows=None):
     """
     rows = read() if rows is None else rows
     plan = course_plan(reference.experiment)
-    own = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm)]
+    scores = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm)]
     config = reference.config()
-    current = own[own.fingerprint.isin(_good(plan, reference.arm, config))]
+    current = scores[scores.fingerprint.isin(_good(plan, reference.arm, config))]
     if len(current):
         return current.drop_duplicates(["seed", "what"]), True
-    return own[own.fingerprint.str.startswith(f"{config}-")].drop_duplicates(
+    return scores[scores.fingerprint.str.startswith(f"{config}-")].drop_duplicates(
         ["seed", "what"], keep="last"
     ), False
 

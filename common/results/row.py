@@ -24,7 +24,7 @@ def measure(model: nn.Module, data: Data, quick: bool) -> dict[str, Score]:
     if not quick:
         scores |= {"train": score(model, data.train.tail(len(data.validation)), data.device)}
         scores |= {"validation": score(model, data.validation, data.device)}
-    if not all(math.isfinite(found.loss) for found in scores.values()):
+    if not all(math.isfinite(of_split.loss) for of_split in scores.values()):
         raise Diverged("a score is not finite")
     return scores
 
@@ -45,13 +45,13 @@ def make_row(
     """
     seconds = recorder.state["seconds"]
     tokens = recorder.state["step"] * data.batch(0)[1].numel() if recorder.looped else len(data.train)
-    found = dict.fromkeys(results.COLUMNS)
-    found |= {
+    row = dict.fromkeys(results.COLUMNS)
+    row |= {
         name: getattr(s, name)
         for name in ("block_size", "dtype", *(("batch_size", "lr") if recorder.looped else ()))
     }
-    found |= {name: getattr(s, name) for name in ARCHITECTURE if name in reads and name in found}
-    found |= {
+    row |= {name: getattr(s, name) for name in ARCHITECTURE if name in reads and name in row}
+    row |= {
         "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "experiment": plan.experiment, "arm": arm, "seed": seed, "corpus": data.corpus.name,
         "tokenizer": data.tokenizer.name,
@@ -65,10 +65,10 @@ def make_row(
         "threads": recorder.state["threads"],
     }  # fmt: skip
     if isinstance(s, PartSettings):  # a model made of names: the row says which
-        found["parts"] = " ".join(
+        row["parts"] = " ".join(
             [s.attention + "+qk_norm" * s.qk_norm, s.feed_forward, s.norm, s.position, s.head]
         )
-    return found | _columns_of(scores or {})
+    return row | _columns_of(scores or {})
 
 
 def _columns_of(scores: dict[str, Score]) -> dict[str, float]:
@@ -76,10 +76,10 @@ def _columns_of(scores: dict[str, Score]) -> dict[str, float]:
     if not scores:
         return {}
     test = scores["test"]
-    found = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_bpc": test.bpc}
-    found |= {"test_perplexity": test.perplexity}
+    columns = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_bpc": test.bpc}
+    columns |= {"test_perplexity": test.perplexity}
     if "validation" in scores:
         val = scores["validation"]
-        found |= {"train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc}
-        found |= {"last10_loss": (val + test).loss, "last10_bpc": (val + test).bpc}
-    return found
+        columns |= {"train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc}
+        columns |= {"last10_loss": (val + test).loss, "last10_bpc": (val + test).bpc}
+    return columns

@@ -46,8 +46,8 @@ def one_more(values) -> Interval:
     """Where one more value of the same kind lies with 95 % confidence: Student's t, with the spread of a
     single value.
     """
-    found = interval(values)
-    return Interval(found.mean, found.half * math.sqrt(found.n + 1), found.n)
+    estimate = interval(values)
+    return Interval(estimate.mean, estimate.half * math.sqrt(estimate.n + 1), estimate.n)
 
 
 def paired(rows, base, column: str = "test_bpc") -> Interval:

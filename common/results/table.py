@@ -215,10 +215,10 @@ def matching(experiment: str, arm: str, config: str, codes, rows=None):
     them.
     """
     rows = read() if rows is None else rows
-    found = rows[(rows.experiment == experiment) & (rows.arm == arm) & (rows.protocol == PROTOCOL)]
-    found = found[(found.config_hash == config) & found.code_hash.isin(codes)]
-    found = found[found.corpus == found.corpus.iloc[0]] if len(found) else found
-    return found.drop_duplicates("seed").sort_values("seed")
+    same = rows[(rows.experiment == experiment) & (rows.arm == arm) & (rows.protocol == PROTOCOL)]
+    same = same[(same.config_hash == config) & same.code_hash.isin(codes)]
+    same = same[same.corpus == same.corpus.iloc[0]] if len(same) else same
+    return same.drop_duplicates("seed").sort_values("seed")
 
 
 def course_rows(reference: Reference, rows=None):
@@ -229,6 +229,13 @@ def course_rows(reference: Reference, rows=None):
     return matching(reference.experiment, reference.arm, reference.config(), codes, rows)
 
 
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()
+
+
 @cache
 def git_commit() -> str:
     """The short hash of the commit, with a + when the course's code was changed since; empty outside a
@@ -237,9 +244,7 @@ def git_commit() -> str:
     Asked once: a run names the commit of the code that it began with.
     """
     try:
-        ask = {"cwd": ROOT, "capture_output": True, "text": True, "check": True, "timeout": 10}
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **ask).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--", "common", "0*"], **ask).stdout.strip()
-        return commit + ("+" if changed else "")
+        changed = _git("status", "--porcelain", "--", "common", "0*")
+        return _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return ""

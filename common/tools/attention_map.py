@@ -25,17 +25,16 @@ from common.lessons.run_folder import progress
 
 
 class Catch(TorchFunctionMode):
-    """While it is active, causal attention leaves its weights (B, H, T, T) in `found`."""
+    """While it is active, causal attention leaves its weights (B, H, T, T) in `weights`."""
 
     def __init__(self):
         super().__init__()
-        self.found: list[Tensor] = []
+        self.weights: list[Tensor] = []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        if (
-            function is F.scaled_dot_product_attention
-        ):  # one kernel that never shows its weights: they are computed again
+        if function is F.scaled_dot_product_attention:
+            # one kernel that never shows its weights: they are computed again
             q, k = args[:2]
             # heads of keys that serve several of queries
             k = k.repeat_interleave(q.size(-3) // k.size(-3), dim=-3)
@@ -51,7 +50,7 @@ class Catch(TorchFunctionMode):
             weights = weights.flatten(1, 2)
         while weights.ndim < 4:
             weights = weights.unsqueeze(0 if weights.ndim == 2 else 1)
-        self.found.append(weights.detach())
+        self.weights.append(weights.detach())
 
 
 def attention(run: Run, text: str) -> list[Tensor]:
@@ -97,10 +96,10 @@ def habits(weights: Tensor) -> list[tuple[float, float, float]]:
     The last is the perplexity of the weights: 1 where all weight is on one token. Rows from the second on
     count.
     """
-    own = weights.diagonal(dim1=1, dim2=2)[:, 1:].mean(dim=1)
+    itself = weights.diagonal(dim1=1, dim2=2)[:, 1:].mean(dim=1)
     before = weights.diagonal(offset=-1, dim1=1, dim2=2).mean(dim=1)
     spread = torch.special.entr(weights[:, 1:]).sum(dim=-1).exp().mean(dim=1)
-    return list(zip(own.tolist(), before.tolist(), spread.tolist(), strict=True))
+    return list(zip(itself.tolist(), before.tolist(), spread.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,8 @@ def main() -> None:
     )
     print(f"{'layer':>5}{'head':>6}{'on itself':>11}{'on the one before':>19}{'tokens looked at':>18}")
     for layer, weights in enumerate(layers, start=1):
-        for head, (own, before, spread) in enumerate(habits(weights), start=1):
-            print(f"{layer:>5}{head:>6}{own:>11.2f}{before:>19.2f}{spread:>18.1f}")
+        for head, (itself, before, spread) in enumerate(habits(weights), start=1):
+            print(f"{layer:>5}{head:>6}{itself:>11.2f}{before:>19.2f}{spread:>18.1f}")
     print(f"picture     {path}")
 
 

@@ -90,12 +90,12 @@ def chosen(stages: tuple[str, ...]) -> list[Reference]:
     names = [*dict.fromkeys(e.split("/")[0] for e in COURSE), *COURSE]
     wanted = [s.rstrip("/").removesuffix(".py") for s in stages] or [""]
     wanted = [s if s in names or not s else find(s) for s in wanted]
-    found = [
+    references = [
         r
         for r in course_references()
         if any(r.experiment == s or not s or r.experiment.startswith(s + "/") for s in wanted)
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(references))
 
 
 def own_seeds(reference: Reference) -> list[int]:
@@ -109,10 +109,10 @@ def missing(jobs: list[Job]) -> list[Job]:
     done = {}
     for reference in dict.fromkeys(r for r, _ in jobs):
         plan, config = course_plan(reference.experiment), reference.config()
-        found = course_rows(reference, rows).itertuples()
+        logged = course_rows(reference, rows).itertuples()
         done[reference] = {
             row.seed
-            for row in found
+            for row in logged
             if row.diverged or not extra.unscored(plan, reference.arm, row.seed, config, scores)
         }
     return [(r, seed) for r, seed in jobs if seed not in done[r]]
@@ -121,8 +121,8 @@ def missing(jobs: list[Job]) -> list[Job]:
 def expected_seconds(job: Job, measured: dict[str, float], quick: bool = False) -> float:
     """A guess from an earlier run of the same script: training time plus start and evaluation."""
     reference = job[0]
-    own = course_plan(reference.experiment).own(reference.arm, reference.settings())
-    usual = own.seconds or (30.0 if own.n_layer > 1 else 10.0)
+    resolved = course_plan(reference.experiment).own(reference.arm, reference.settings())
+    usual = resolved.seconds or (30.0 if resolved.n_layer > 1 else 10.0)
     return measured.get(reference.experiment, usual) * (0.1 if quick else 1.0) + 4.0
 
 

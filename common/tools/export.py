@@ -95,8 +95,8 @@ def main() -> None:
         raise UserError(
             "name a run folder or an experiment: python -m common.tools.export assemble --format hf"
         )
-    found = locate(a.run)
-    run, folder = load_run(found), a.out or found / a.format
+    located = locate(a.run)
+    run, folder = load_run(located), a.out or located / a.format
     form = export(run, a.format, folder)
     count = sum(tensor.numel() for tensor in form.tensors.values())
     print(f"written: {folder}, the form of {form.name}, {count:,} numbers, tokenizer {run.tokenizer.name}")

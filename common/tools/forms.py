@@ -5,6 +5,7 @@ et al. 2019 (GPT-2); the names of weights are those of the transformers library.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,16 +63,16 @@ def form_of(model: nn.Module, block_size: int) -> Form:
 def llama_misfits(model: GPT) -> list[str]:
     """The parts of a model that Llama does not have, in words."""
     block = model.blocks[0]
-    found = _common_misfits(model) + [_called(norm) for norm in _norms(model) if type(norm) is not RMSNorm]
+    misfits = _common_misfits(model) + [_called(norm) for norm in _norms(model) if type(norm) is not RMSNorm]
     if type(model.position) is not RoPE:
-        found.append(_called(model.position))
+        misfits.append(_called(model.position))
     elif model.position.interleaved:
-        found.append("RoPE of pairs (2i, 2i + 1)")
+        misfits.append("RoPE of pairs (2i, 2i + 1)")
     if type(block.feed_forward) is not GatedFeedForward:
-        found.append(_called(block.feed_forward))
+        misfits.append(_called(block.feed_forward))
     elif type(block.feed_forward.activation) is not nn.SiLU:
-        found.append(f"gate through {_called(block.feed_forward.activation)}")
-    return list(dict.fromkeys(found))
+        misfits.append(f"gate through {_called(block.feed_forward.activation)}")
+    return list(dict.fromkeys(misfits))
 
 
 def llama(model: GPT, block_size: int) -> Form:
@@ -91,13 +92,13 @@ def llama(model: GPT, block_size: int) -> Form:
     tensors = {"model.embed_tokens.weight": model.token.weight, "model.norm.weight": model.norm.weight}
     for number, block in enumerate(model.blocks):
         q, k, v = block.attention.qkv.weight.split([C, K * C // H, K * C // H])
-        own = {"self_attn.q_proj": q, "self_attn.k_proj": k, "self_attn.v_proj": v}
-        own |= {"self_attn.o_proj": block.attention.projection.weight}
-        own |= {
+        layer = {"self_attn.q_proj": q, "self_attn.k_proj": k, "self_attn.v_proj": v}
+        layer |= {"self_attn.o_proj": block.attention.projection.weight}
+        layer |= {
             f"mlp.{name}_proj": getattr(block.feed_forward, name).weight for name in ("gate", "up", "down")
         }
-        own |= {"input_layernorm": block.norm1.weight, "post_attention_layernorm": block.norm2.weight}
-        tensors |= {f"model.layers.{number}.{name}.weight": weight for name, weight in own.items()}
+        layer |= {"input_layernorm": block.norm1.weight, "post_attention_layernorm": block.norm2.weight}
+        tensors |= {f"model.layers.{number}.{name}.weight": weight for name, weight in layer.items()}
     return _with_head("Llama", model, config, tensors, "lm_head.weight")
 
 
@@ -115,16 +116,18 @@ def activation_of(layer: FeedForward) -> str | None:
 def gpt2_misfits(model: GPT) -> list[str]:
     """The parts of a model that GPT-2 does not have, in words."""
     block = model.blocks[0]
-    found = _common_misfits(model) + [_called(norm) for norm in _norms(model) if type(norm) is not LayerNorm]
+    misfits = _common_misfits(model) + [
+        _called(norm) for norm in _norms(model) if type(norm) is not LayerNorm
+    ]
     if type(model.position) is not LearnedPosition:
-        found.append(_called(model.position))
+        misfits.append(_called(model.position))
     if type(block.feed_forward) is not FeedForward:
-        found.append(_called(block.feed_forward))
+        misfits.append(_called(block.feed_forward))
     elif activation_of(block.feed_forward) is None:
-        found.append(f"activation {_called(block.feed_forward[1])}")
+        misfits.append(f"activation {_called(block.feed_forward[1])}")
     if getattr(block.attention, "n_kv_head", None) != getattr(block.attention, "n_head", None):
-        found.append("keys and values shared by heads")
-    return list(dict.fromkeys(found))
+        misfits.append("keys and values shared by heads")
+    return list(dict.fromkeys(misfits))
 
 
 def gpt2(model: GPT, block_size: int) -> Form:
@@ -139,7 +142,8 @@ def gpt2(model: GPT, block_size: int) -> Form:
         "layer_norm_epsilon": model.norm.eps, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
     }  # fmt: skip
     tensors = {"transformer.wte.weight": model.token.weight, "transformer.wpe.weight": model.position.weight}
-    norms, matrices = {"transformer.ln_f": model.norm}, {}
+    norms: dict[str, Any] = {"transformer.ln_f": model.norm}
+    matrices: dict[str, Any] = {}
     for number, block in enumerate(model.blocks):
         start = f"transformer.h.{number}"
         norms |= {f"{start}.ln_1": block.norm1, f"{start}.ln_2": block.norm2}
@@ -170,14 +174,14 @@ def _with_head(name: str, model: GPT, config: dict, tensors: dict[str, Tensor], 
 
 
 def _common_misfits(model: GPT) -> list[str]:
-    attention, found = model.blocks[0].attention, []
+    attention, misfits = model.blocks[0].attention, []
     if type(attention) not in SOFTMAX:
-        found.append(_called(attention))
+        misfits.append(_called(attention))
     elif type(attention.query_norm) is not nn.Identity:
-        found.append("norm of queries and keys")
+        misfits.append("norm of queries and keys")
     if type(model.head) not in (TiedHead, UntiedHead):
-        found.append(_called(model.head))
-    return found
+        misfits.append(_called(model.head))
+    return misfits
 
 
 def _norms(model: GPT) -> list[nn.Module]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from common.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+from common.data.tokenizer import BPETokenizer, TiktokenTokenizer, Tokenizer
 from common.errors import UserError
 from common.tools.forms import Form
 from common.tools.tokenizer_files import byte_symbols, merges_of, ranks_of
@@ -22,7 +22,7 @@ def write_gguf(form: Form, tokenizer: Tokenizer, path: Path) -> None:
         import gguf
     except ImportError:
         raise UserError("--format gguf needs the package gguf; install it: pip install gguf") from None
-    _check(form, tokenizer)
+    pairs = _checked(form, tokenizer)
     llama, config = form.name == "Llama", form.config
     writer = gguf.GGUFWriter(path, "llama" if llama else "gpt2")
     writer.add_name(f"gpt-staircase {form.name}")
@@ -39,13 +39,13 @@ def write_gguf(form: Form, tokenizer: Tokenizer, path: Path) -> None:
         writer.add_rope_freq_base(config["rope_theta"])
     else:
         writer.add_layer_norm_eps(config["layer_norm_epsilon"])
-    _add_tokenizer(writer, tokenizer)
+    _add_tokenizer(writer, pairs)
     architecture = gguf.MODEL_ARCH.LLAMA if llama else gguf.MODEL_ARCH.GPT2
     names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers" if llama else "n_layer"])
     for name, tensor in stored(form).items():
-        writer.add_tensor(
-            names.get_name(name.removeprefix("transformer."), (".weight", ".bias")), tensor.numpy()
-        )
+        theirs = names.get_name(name.removeprefix("transformer."), (".weight", ".bias"))
+        assert theirs, f"{name} has no name in a GGUF file"
+        writer.add_tensor(theirs, tensor.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -58,15 +58,15 @@ def stored(form: Form) -> dict[str, Tensor]:
     GPT-2's matrices stand the other way round (out, in). Llama's queries and keys are in the order in which
     RoPE turns neighbours (2i, 2i + 1) instead of (i, i + D/2).
     """
-    config, found = form.config, {}
+    config, tensors = form.config, {}
     for name, tensor in form.tensors.items():
         if form.name == "GPT-2" and tensor.ndim == 2 and ".h." in name:
             tensor = tensor.T.contiguous()
         if ".q_proj." in name or ".k_proj." in name:
             heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
             tensor = neighbours(tensor, heads)
-        found[name] = tensor
-    return found
+        tensors[name] = tensor
+    return tensors
 
 
 def neighbours(weight: Tensor, heads: int) -> Tensor:
@@ -76,14 +76,16 @@ def neighbours(weight: Tensor, heads: int) -> Tensor:
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2).contiguous()
 
 
-def _check(form: Form, tokenizer: Tokenizer) -> None:
+def _checked(form: Form, tokenizer: Tokenizer) -> BPETokenizer | TiktokenTokenizer:
+    """The tokenizer, if llama.cpp can cut a text as it does and compute the model."""
     if form.name == "GPT-2" and form.config["activation_function"] != "gelu_new":
         raise UserError(
             "llama.cpp computes GPT-2 with GELU by tanh only, and this model has "
             f"{form.config['activation_function']}; train "
             "one with feed_forward gelu-tanh, or use --format hf"
         )
-    if isinstance(tokenizer, CharTokenizer | ByteTokenizer):  # llama.cpp does not load a file without merges
+    # llama.cpp does not load a file without merges
+    if not isinstance(tokenizer, BPETokenizer | TiktokenTokenizer):
         raise UserError(
             f"a GGUF file cuts a text by merges, and tokenizer {tokenizer.name} has none; train with "
             "--tokenizer bpe-1024, or use --format hf"
@@ -93,9 +95,10 @@ def _check(form: Form, tokenizer: Tokenizer) -> None:
             f"llama.cpp does not cut a text as {tokenizer.name} does; train with bpe-SIZE or gpt2, or use "
             "--format hf"
         )
+    return tokenizer
 
 
-def _add_tokenizer(writer, tokenizer: Tokenizer) -> None:
+def _add_tokenizer(writer, tokenizer: BPETokenizer | TiktokenTokenizer) -> None:
     """Byte-pair encoding as GPT-2 has it: the entries in the order of their ids, and the merges."""
     symbols = byte_symbols()
 

@@ -131,16 +131,16 @@ def weights(model) -> str:
 
 def texts(data) -> str:
     """A digest of what is learned from and measured on, and of the vocabulary."""
-    found = [json.dumps(data.tokenizer.state(), sort_keys=True), data.corpus.name]
+    parts = [json.dumps(data.tokenizer.state(), sort_keys=True), data.corpus.name]
     for split in (data.train, data.validation, data.test):
         tensors = [getattr(split, name) for name in ("tokens", "contexts", "targets") if hasattr(split, name)]
-        found.append(
+        parts.append(
             repr(
                 [hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest() for t in tensors]
                 + [len(split), split.characters]
             )
         )
-    return digest(repr(found))
+    return digest(repr(parts))
 
 
 def version(*names: str):
@@ -214,16 +214,16 @@ def scores(model, data) -> str:
             "validation": short.validation,
             "test": short.test,
         }
-        found = {
+        measured = {
             name: version("common.training.metrics", "common.metrics").score(model, part, "cpu")
             for name, part in parts.items()
         }
     else:
-        found = measure(model, short, False)
+        measured = measure(model, short, False)
     return repr(
         [
             (name, f.nats.hex(), f.tokens, f.correct, f.loss, f.bpc, f.accuracy)
-            for name, f in sorted(found.items())
+            for name, f in sorted(measured.items())
         ]
     )
 
@@ -232,13 +232,13 @@ def in_order(data) -> str:
     """A digest of every token that is scored, and of what stands before it, in each split and at the end of
     the training text.
     """
-    found = []
+    windows = []
     for split in (data.validation, data.test, data.train.tail(len(data.validation))):
         pairs = list(split.in_order())
         for side in (0, 1):
             tokens = torch.cat([pair[side].flatten() for pair in pairs])
-            found.append((len(tokens), hashlib.sha256(tokens.contiguous().numpy().tobytes()).hexdigest()))
-    return digest(repr(found))
+            windows.append((len(tokens), hashlib.sha256(tokens.contiguous().numpy().tobytes()).hexdigest()))
+    return digest(repr(windows))
 
 
 def batches(data, total: int) -> str:
@@ -252,14 +252,14 @@ def batches(data, total: int) -> str:
 def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     loaded: dict = {}
     for line in json.load(sys.stdin):
         try:
-            found = prove(line, loaded)
+            answer = prove(line, loaded)
         except Exception as error:  # of whatever kind: it is told, and the other lines go on
-            found = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(found), flush=True)
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,7 +60,7 @@ def claims(references: list[Reference]) -> list[Claim]:
     Raises UserError for rows that no commit can be asked about.
     """
     measured, known = Measured(), receipts.read()
-    found = []
+    listed = []
     for reference in references:
         line = measured.line(reference)
         made = (
@@ -72,8 +73,8 @@ def claims(references: list[Reference]) -> list[Claim]:
                 line_of = tuple(receipt[name] for name in ("experiment", "arm", "config_hash", "old_code"))
                 if line_of == (reference.experiment, reference.arm, reference.config(), code):
                     code, commit = receipt["new_code"], receipt["new_commit"]
-            found.append(Claim(reference, code, commit))
-    return found
+            listed.append(Claim(reference, code, commit))
+    return listed
 
 
 def prove(references: list[Reference]) -> bool:
@@ -88,8 +89,8 @@ def prove(references: list[Reference]) -> bool:
     by_commit: dict[str, list[Claim]] = {}
     for claim in waiting:
         by_commit.setdefault(claim.commit, []).append(claim)
-    for old, own in by_commit.items():
-        for verdict in _compare(old, own):
+    for old, together in by_commit.items():
+        for verdict in _compare(old, together):
             equal += verdict.equal
             print(f"{str(verdict.claim.reference):<72} {verdict.words}", flush=True)
             if verdict.equal:
@@ -118,11 +119,11 @@ def _append(verdict: Verdict, commit: str) -> None:
     )  # fmt: skip
 
 
-def _compare(commit: str, own: list[Claim]) -> Iterator[Verdict]:
+def _compare(commit: str, waiting: list[Claim]) -> Iterator[Verdict]:
     """Run the lines in the code of a commit and in the present code, at the same time."""
     try:
-        with _worktree(commit) as old, _running(old, own) as before, _running(ROOT, own) as now:
-            for claim in own:
+        with _worktree(commit) as old, _running(old, waiting) as before, _running(ROOT, waiting) as now:
+            for claim in waiting:
                 a, b = (_next(process) for process in (before, now))
                 if "error" in a or "error" in b:
                     side = f"the code of {commit}" if "error" in a else "the present code"
@@ -141,7 +142,7 @@ def _compare(commit: str, own: list[Claim]) -> Iterator[Verdict]:
                 words = f"different from {commit}: {different}" if different else f"the same bits as {commit}"
                 yield Verdict(claim, not different, words, b["steps"], digest)
     except UserError as error:
-        for claim in own:
+        for claim in waiting:
             yield Verdict(claim, False, f"not proved: {error}")
 
 
@@ -154,30 +155,29 @@ def _other_code(claim: Claim, old: str, new: str) -> str:
 
 
 @contextlib.contextmanager
-def _running(tree: Path, own: list[Claim]) -> Iterator[subprocess.Popen]:
+def _running(tree: Path, waiting: list[Claim]) -> Iterator[subprocess.Popen]:
     """The program that computes, in one version of the project."""
     lines = [
         {"experiment": c.reference.experiment, "arm": c.reference.arm, "flags": c.reference.flags}
-        for c in own
+        for c in waiting
     ]
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
     with tempfile.TemporaryDirectory() as logs:
-        process = subprocess.Popen(
+        process: Any = subprocess.Popen(  # with pipes, which its type does not know
             [sys.executable, str(PROGRAM)], cwd=tree, env=environment | {"GPT_STAIRCASE_LOGS": logs},
             text=True, encoding="utf-8",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(lines))
-                process.stdin.close()
+            with contextlib.suppress(BrokenPipeError), process.stdin as asked:
+                asked.write(json.dumps(lines))
             yield process
         finally:
             process.kill()
             process.wait()
 
 
-def _next(process: subprocess.Popen) -> dict:
+def _next(process) -> dict:
     """The next line that the program prints as JSON; what else is printed, a word of a version about its
     corpus, is passed over.
     """

@@ -2,7 +2,6 @@
 themselves, and in what order.
 """
 
-import os
 import shlex
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from common.errors import UserError
 from common.lessons import receipts
@@ -49,8 +49,7 @@ def training(job: Job, again: bool, timed: set[Reference]) -> Task:
     flags = ["--seeds", str(seed), "--arms", reference.arm, *shlex.split(reference.flags)]
     flags += ["--resume"] if not again and kept(job) else []
     flags += ["--no-pictures"] if gathers(reference.experiment) else []
-    named = s.init_from and not os.path.isdir(s.init_from)  # noqa: PTH112 (a name or a folder)
-    after = [(refer(s.init_from), seed)] if named else []
+    after = [] if s.init_from is None or Path(s.init_from).is_dir() else [(refer(s.init_from), seed)]
     alone = bool(plan.own(reference.arm, s).seconds) or reference in timed
     return Task(f"{reference} seed {seed}", [sys.executable, str(plan.script), *flags], [job], alone, after)
 
@@ -110,9 +109,9 @@ def _saved(job: Job) -> dict:
 
 def _is_trained(job: Job) -> bool:
     reference = job[0]
-    own = course_plan(reference.experiment).own(reference.arm, reference.settings())
+    resolved = course_plan(reference.experiment).own(reference.arm, reference.settings())
     state = _saved(job)
-    return bool(state) and finished(state, own.steps, own.seconds)
+    return bool(state) and finished(state, resolved.steps, resolved.seconds)
 
 
 def plan_tasks(jobs: list[Job], draw: list[str], again: bool) -> list[Task]:
@@ -129,13 +128,13 @@ def plan_tasks(jobs: list[Job], draw: list[str], again: bool) -> list[Task]:
                 (r, seed) for r in course_references(experiment) if not r.flags for seed in plan.header.seeds
             ]
             wanted += [job for job in cells if job not in jobs and not _is_trained(job)]
-    found = [training(job, again, timed) for job in wanted]
+    tasks = [training(job, again, timed) for job in wanted]
     for experiment in draw:
-        found.append(gathering(experiment, [job for job in wanted if job[0].experiment == experiment]))
+        tasks.append(gathering(experiment, [job for job in wanted if job[0].experiment == experiment]))
     order = {reference: number for number, reference in enumerate(course_references())}
     last = {reference.experiment: number for reference, number in order.items()}
     return sorted(
-        found, key=lambda task: order.get(task.jobs[0][0], -1) if task.jobs else last[task.name.split(",")[0]]
+        tasks, key=lambda task: order.get(task.jobs[0][0], -1) if task.jobs else last[task.name.split(",")[0]]
     )
 
 
@@ -150,7 +149,8 @@ class Pool:
     def __init__(self, tasks: list[Task], jobs: int):
         self.waiting, self.jobs = list(tasks), jobs
         self.running: dict[Future, Task] = {}
-        self.stopped, self.failed = False, []
+        self.stopped = False
+        self.failed: list[str] = []
         self.presence = Presence()
         if jobs > 1:
             self.waiting.sort(key=lambda task: task.alone)

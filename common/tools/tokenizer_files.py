@@ -5,7 +5,7 @@ import re
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
 
-from common.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+from common.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, TiktokenTokenizer, Tokenizer
 
 
 def byte_symbols() -> dict[int, str]:
@@ -36,7 +36,7 @@ def as_hf(tokenizer: Tokenizer) -> HFTokenizer:
     return _byte_pairs(tokenizer)
 
 
-def ranks_of(tokenizer: Tokenizer) -> dict[bytes, int]:
+def ranks_of(tokenizer: BPETokenizer | TiktokenTokenizer) -> dict[bytes, int]:
     """The bytes and id of every entry of a byte-pair encoding but the special ones."""
     return dict(tokenizer.encoding._mergeable_ranks)
 
@@ -45,16 +45,16 @@ def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     """Every way to make an entry of two others, in the order of the entries: tiktoken joins whatever makes
     the lowest.
     """
-    found = []
+    pairs = []
     for token, rank in ranks.items():
         for cut in range(1, len(token)):
             a, b = token[:cut], token[cut:]
             if a in ranks and b in ranks:
-                found.append((rank, ranks[a], ranks[b], (a, b)))
-    return [pair for *_, pair in sorted(found)]
+                pairs.append((rank, ranks[a], ranks[b], (a, b)))
+    return [pair for *_, pair in sorted(pairs)]
 
 
-def _byte_pairs(tokenizer: Tokenizer) -> HFTokenizer:
+def _byte_pairs(tokenizer: BPETokenizer | TiktokenTokenizer) -> HFTokenizer:
     symbols, ranks = byte_symbols(), ranks_of(tokenizer)
 
     def symbol(token: bytes) -> str:
@@ -75,7 +75,7 @@ def _byte_pairs(tokenizer: Tokenizer) -> HFTokenizer:
     return made
 
 
-def pattern_of(tokenizer: Tokenizer) -> str:
+def pattern_of(tokenizer: BPETokenizer | TiktokenTokenizer) -> str:
     """The pattern that cuts a text into pieces, in the words of the library: it has no possessive `++`, and
     `$` ends a line there.
     """
@@ -87,11 +87,11 @@ def config_of(tokenizer: Tokenizer, block_size: int) -> dict:
     """What tokenizer_config.json says: nothing is added or tidied, and a special token in a text is plain
     text, as with ours.
     """
-    found = {
+    config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": block_size,
         "split_special_tokens": True,
     }
-    found |= {"clean_up_tokenization_spaces": False, "add_bos_token": False, "add_eos_token": False}
+    config |= {"clean_up_tokenization_spaces": False, "add_bos_token": False, "add_eos_token": False}
     special = list(getattr(getattr(tokenizer, "encoding", None), "_special_tokens", {}))
-    return found | ({"eos_token": special[0]} if special else {})
+    return config | ({"eos_token": special[0]} if special else {})

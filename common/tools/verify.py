@@ -31,30 +31,30 @@ def verify(reference: Reference, seed: int) -> bool:
         seeds = ", ".join(map(str, line.rows.seed)) or "none"
         raise UserError(f"{reference} has no published row of seed {seed}; published seeds: {seeds}")
     row = published.iloc[0]
-    found = _train(reference, seed, row)
-    if found.diverged or row.diverged:
-        same = bool(found.diverged) == bool(row.diverged)
+    trained = _train(reference, seed, row)
+    if trained.diverged or row.diverged:
+        same = bool(trained.diverged) == bool(row.diverged)
         print(
             f"{reference} seed {seed}: "
             f"{'diverged, as published' if same else 'diverged in one of the two only'}"
         )
         return same
-    if found.corpus != row.corpus:
+    if trained.corpus != row.corpus:
         raise UserError(
-            f"{reference} was published on {row.corpus}, and only {found.corpus} is here; nothing can be "
+            f"{reference} was published on {row.corpus}, and only {trained.corpus} is here; nothing can be "
             "compared"
         )
-    print(f"{reference} seed {seed}: test bpc {float(found.test_bpc)!r}, published {float(row.test_bpc)!r}")
-    if all(getattr(found, name) == row[name] for name in COMPARED):
+    print(f"{reference} seed {seed}: test bpc {float(trained.test_bpc)!r}, published {float(row.test_bpc)!r}")
+    if all(getattr(trained, name) == row[name] for name in COMPARED):
         print("the same bits")
         return True
     print(f"not the same bits; published with torch {row.torch_version} and {_threads(row)},")
-    print(f"here with torch {found.torch_version} and {_threads(found)}")
+    print(f"here with torch {trained.torch_version} and {_threads(trained)}")
     spread = one_more(line.rows.test_bpc)
     if math.isnan(spread.half):
         print("one published seed only: its spread is not known")
         return False
-    inside = abs(found.test_bpc - spread.mean) <= spread.half
+    inside = abs(trained.test_bpc - spread.mean) <= spread.half
     where = "inside" if inside else "outside"
     print(
         f"{where} of what {spread.n} published seeds let one more be, with 95 % confidence: "

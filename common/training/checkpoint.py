@@ -94,13 +94,13 @@ def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
             not buffer.numel() and name in weights
         ):  # sized by the text it was counted on, as the tables of n-grams
             buffer.resize_(weights[name].shape)
-    own = {k: v.shape for k, v in model.state_dict().items()}
+    shapes = {k: v.shape for k, v in model.state_dict().items()}
     saved = {k: v.shape for k, v in weights.items()}
-    if own != saved:
-        name = sorted(k for k in own.keys() | saved.keys() if own.get(k) != saved.get(k))[0]
+    if shapes != saved:
+        name = sorted(k for k in shapes.keys() | saved.keys() if shapes.get(k) != saved.get(k))[0]
         raise UserError(
             f"the checkpoint is of another model: {name} is {_shape(saved, name)} there and "
-            f"{_shape(own, name)} here; "
+            f"{_shape(shapes, name)} here; "
             "use the settings it was trained with"
         )
     model.load_state_dict(weights)

@@ -41,12 +41,12 @@ def needed(
 def _kept(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     """Bytes that a forward pass keeps for the way back, without the parameters."""
     kept: dict[int, torch.Tensor] = {}
-    own = {p.untyped_storage()._cdata for p in model.parameters()}
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(
         lambda z: kept.setdefault(z.untyped_storage()._cdata, z), lambda z: z
     ):
         F.cross_entropy(model(x).flatten(0, -2), y.flatten())
-    return sum(z.untyped_storage().nbytes() for key, z in kept.items() if key not in own)
+    return sum(z.untyped_storage().nbytes() for key, z in kept.items() if key not in weights)
 
 
 def available(device: str) -> int | None:
@@ -75,9 +75,9 @@ def check(name: str, build: Callable, s: Settings, data: Data) -> None:
 
 def peak() -> int:
     """The most bytes that this process has held at once."""
-    found = psutil.Process().memory_info()
-    if hasattr(found, "peak_wset"):  # Windows, which has no `resource`
-        return found.peak_wset
+    usage = psutil.Process().memory_info()
+    if hasattr(usage, "peak_wset"):  # Windows, which has no `resource`
+        return usage.peak_wset
     import resource
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

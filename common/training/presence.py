@@ -56,7 +56,7 @@ class Presence:
 
         Those of processes that were killed are removed.
         """
-        found = []
+        running = []
         for path in self.path.parent.glob("*-*-*"):
             host, process, _ = path.name.rsplit("-", 2)
             if (
@@ -67,11 +67,11 @@ class Presence:
             ):
                 continue  # of this process, or of another machine that has the same home
             if psutil.pid_exists(int(process)):
-                found.append(path)
+                running.append(path)
             else:
                 path.unlink(missing_ok=True)
                 _met(path).unlink(missing_ok=True)
-        return found
+        return running
 
     def begin(self) -> None:
         """From now on `alone()` tells whether another process was there."""

@@ -56,7 +56,9 @@ class Recorder:
         self.total, self.limit = s.steps, s.seconds
         self.state = state | {"step": 0, "seconds": 0.0, "curve": [], "probes": []}
         self.state |= {"loss_sum": 0.0, "loss_count": 0}
-        self.model, self.optimizer, self.codes = None, None, None
+        self.model: nn.Module
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.codes: frozenset[str] | None = None
         self.stop, self.looped, self.loss = False, False, math.nan
         trained = s.steps * data.batch_size * data.predicted
         # to watch a short run must not cost more than the run
@@ -146,7 +148,7 @@ class Recorder:
         """
         self.state["further"] = further
         self.state["scores"] = {
-            split: {"loss": found.loss, "bpc": found.bpc} for split, found in scores.items()
+            split: {"loss": score.loss, "bpc": score.bpc} for split, score in scores.items()
         }
         self._save()
 
@@ -182,20 +184,20 @@ class Recorder:
         """
         s = self.state
         train_loss = s["loss_sum"] / s["loss_count"] if s["loss_count"] else None
-        found = score(self.model, self.validation, self.data.device)
-        if not math.isfinite(found.loss):
-            raise Diverged(f"validation loss {found.loss} at step {s['step']}")
+        now = score(self.model, self.validation, self.data.device)
+        if not math.isfinite(now.loss):
+            raise Diverged(f"validation loss {now.loss} at step {s['step']}")
         if self.probe:
             s["probes"].append([s["step"], self._probe()])
-        s["curve"].append([s["step"], train_loss, found.loss, found.bpc])
+        s["curve"].append([s["step"], train_loss, now.loss, now.bpc])
         s["loss_sum"], s["loss_count"] = 0.0, 0
 
     def _probe(self) -> dict[str, list[float]]:
         """Ask the script's probe about the first batch, without a trace in gradients or random state."""
         with torch.random.fork_rng():
-            found = self.probe(self.model, *self.data.batch(0))
+            probe = self.probe(self.model, *self.data.batch(0))
         self.model.zero_grad()
-        return found
+        return probe
 
     def _save(self) -> None:
         if not all(p.isfinite().all() for p in self.model.parameters()):
@@ -217,7 +219,8 @@ class Recorder:
             ("tokenizer", "vocabulary"),
             ("seed", "seed"),
         ):
-            if saved.state.get(key) not in (self.codes if key == "code_hash" else [self.state[key]]):
+            as_good = self.codes or [] if key == "code_hash" else [self.state[key]]
+            if saved.state.get(key) not in as_good:
                 raise UserError(
                     f"cannot resume {self.folder}: its {what} changed since; run once without --resume"
                 )

@@ -49,24 +49,24 @@ def _quota(root: Path) -> float:
     Source: the kernel's cgroup-v1 and -v2 texts.
     """
     try:
-        own = [
+        groups = [
             line.split("::", 1)[1]
             for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
             if "::" in line
         ]
     except OSError:
-        own = []
-    folders = [root / part.strip("/") for part in own]
-    found = [math.inf]
+        groups = []
+    folders = [root / part.strip("/") for part in groups]
+    quotas = [math.inf]
     for folder in {
         root,
         *(parent for f in folders for parent in (f, *f.parents) if parent.is_relative_to(root)),
     }:
-        found += [
+        quotas += [
             _read_quota(folder / "cpu.max"),
             _read_quota(folder / "cpu/cpu.cfs_quota_us", folder / "cpu/cpu.cfs_period_us"),
         ]
-    return min(found)
+    return min(quotas)
 
 
 def _read_quota(*paths: Path) -> float:
@@ -140,9 +140,9 @@ def _fastest(step, one: float, counts: list[int], budget: float) -> Choice:
     times = {1: [one]} | {count: [_seconds(step, count), _seconds(step, count)] for count in counts}
     start = time.perf_counter()
     while not _is_clear(times) and time.perf_counter() - start < budget:
-        for count, found in times.items():
-            found.append(_seconds(step, count))
-    mean = {count: sum(found) / len(found) for count, found in times.items()}
+        for count, laps in times.items():
+            laps.append(_seconds(step, count))
+    mean = {count: sum(laps) / len(laps) for count, laps in times.items()}
     best = 1
     for count in counts:
         if mean[count] < GAIN * mean[best]:
@@ -156,7 +156,7 @@ def _is_clear(times: dict[int, list[float]]) -> bool:
     answer.
     """
     low, high = GAIN * min(times[1]), GAIN * max(times[1])
-    return all(max(found) < low or min(found) > high for count, found in times.items() if count > 1)
+    return all(max(laps) < low or min(laps) > high for count, laps in times.items() if count > 1)
 
 
 def _steps_of_a_copy(model: nn.Module, data: Data):
