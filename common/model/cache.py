@@ -47,6 +47,9 @@ class Sums:
     Taught in 08_micro_arch/attention.py.
     """
 
+    products: Tensor | float
+    keys: Tensor | float
+
     def __init__(self):
         self.length, self.products, self.keys = 0, 0.0, 0.0
 
@@ -63,8 +66,8 @@ class Sums:
     @property
     def nbytes(self) -> int:
         """Bytes of the sums."""
-        kept = [self.products, self.keys] if self.length else []
-        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+        kept = [sums for sums in (self.products, self.keys) if isinstance(sums, Tensor)]
+        return sum(sums.numel() * sums.element_size() for sums in kept)
 
 
 def causal_mask(new: int, all_: int, device=None) -> Tensor:

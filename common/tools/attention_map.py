@@ -81,12 +81,12 @@ def attention_of(run: Run, ids: Tensor) -> list[Tensor]:
     run.model.eval()
     with Catch() as catch:
         run.model(ids)
-    if not catch.found:
+    if not catch.weights:
         raise UserError(
             f"{run.plan.experiment} has no attention to show; take a run of a stage from "
             "02_attention/average on"
         )
-    return [weights[0].float().cpu() for weights in catch.found]
+    return [weights[0].float().cpu() for weights in catch.weights]
 
 
 def habits(weights: Tensor) -> list[tuple[float, float, float]]:

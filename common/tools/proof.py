@@ -28,15 +28,16 @@ class Watch:
         warm_up = getattr(s, "warm_up", 0)
         chosen = {0, 1, 2, 3, warm_up - 1, warm_up, warm_up + 1, self.total // 2, self.total - 1}
         self.real = sorted(step for step in chosen if 0 <= step < self.total)
-        self.score, self.found, self.rates, self.optimizer, self.step = score, [], [], None, 0
+        self.score, self.facts, self.rates, self.optimizer = score, [], [], None
+        self.step: int | None = 0  # None where only the rate is asked
 
     def steps(self, model, optimizer=None):
         self.optimizer = optimizer
         for step in self.real:
             self.step = step
             yield step
-        self.found.append(["after these steps", weights(model)])
-        self.found.append(["scores", self.score(model)])
+        self.facts.append(["after these steps", weights(model)])
+        self.facts.append(["scores", self.score(model)])
         if optimizer is None:
             return
         kept = {
@@ -45,7 +46,7 @@ class Watch:
             for k, v in group.items()
             if k not in ("params", "lr")
         }
-        self.found.append(["optimiser", json.dumps(kept, sort_keys=True)])
+        self.facts.append(["optimiser", json.dumps(kept, sort_keys=True)])
         for part in model.modules():  # of the steps so far, which are over
             if hasattr(part, "auxiliary_loss"):
                 part.auxiliary_loss = 0.0
@@ -53,11 +54,11 @@ class Watch:
         for step in range(self.total):
             self.step = None
             yield step
-        self.found.append(["rate of every step", digest(repr(self.rates))])
+        self.facts.append(["rate of every step", digest(repr(self.rates))])
 
     def record(self, loss) -> None:
         if self.step is not None:
-            self.found.append([f"loss at step {self.step}", loss.item().hex()])
+            self.facts.append([f"loss at step {self.step}", loss.item().hex()])
         if self.optimizer is not None:
             self.rates.append([group["lr"] for group in self.optimizer.param_groups])
 
@@ -178,10 +179,10 @@ def prove(line: dict, loaded: dict) -> dict:
         ["batches", batches(data, watch.total)],
     ]
     plan.train(model, Batches(data.with_seed(1), watch), s, watch)
-    if not watch.found:  # nothing is trained
-        watch.found = [["fitted", weights(model)], ["scores", scores(model, data)]]
+    if not watch.facts:  # nothing is trained
+        watch.facts = [["fitted", weights(model)], ["scores", scores(model, data)]]
     code = lessons.Reference(line["experiment"], line["arm"], line["flags"]).code
-    return {"facts": before + watch.found, "steps": len(watch.real), "code": code}
+    return {"facts": before + watch.facts, "steps": len(watch.real), "code": code}
 
 
 def build(lessons, arm, s, vocab_size: int):
