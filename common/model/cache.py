@@ -47,9 +47,6 @@ class Sums:
     Taught in 08_micro_arch/attention.py.
     """
 
-    products: Tensor | float
-    keys: Tensor | float
-
     def __init__(self):
         self.length, self.products, self.keys = 0, 0.0, 0.0
 
