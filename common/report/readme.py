@@ -18,7 +18,7 @@ from common.lessons.course import Reference, course_references, refer
 from common.report import pictures, plots
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.report.picture_data import NotDrawnError, cell, data_lines
-from common.report.tables import number, score_table, spread, table
+from common.report.tables import markdown, number, score_table, spread, table
 from common.results.statistics import interval, paired
 from common.results.table import TIMES, timed
 
@@ -31,9 +31,8 @@ def data_table(measured: Measured, name: str) -> str:
         lines = data_lines(name)
     except NotDrawnError:
         return f"{NOT_YET}\n"
-    header = [column.replace("_", " ") for column in lines[0]]
-    shown = [[_cell(value) for value in line.values()] for line in lines]
-    text = "".join(f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *shown))
+    columns = {column.replace("_", " "): "---" for column in lines[0]}
+    text = markdown(columns, [[_cell(value) for value in line.values()] for line in lines])
     return text + (f"\n{FOOTNOTE}\n" if data_mark(measured, name) else "")
 
 

@@ -7,9 +7,10 @@ from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured
 from common.results.statistics import Interval, interval, paired
 from common.results.table import timed
 
-HEADER = "| script | test bpc | against | difference | verdict |\n|---|--:|---|--:|---|\n"
-COSTS = "| script | parameters | seconds |\n|---|--:|--:|\n"
-PER_TOKEN = "| script | parameters | seconds | test loss | accuracy |\n|---|--:|--:|--:|--:|\n"
+# the columns of a table and how they are aligned
+COMPARED = {"script": "---", "test bpc": "--:", "against": "---", "difference": "--:", "verdict": "---"}
+COSTS = {"script": "---", "parameters": "--:", "seconds": "--:"}
+PER_TOKEN = COSTS | {"test loss": "--:", "accuracy": "--:"}
 
 
 def number(value: float, form: str = ".3f", sign: bool = False) -> str:
@@ -25,22 +26,28 @@ def spread(estimate: Interval, form: str = ".3f", sign: bool = False) -> str:
 # ---- tables --------------------------------------------------------------------------------------
 
 
-def table_row(measured: Measured, reference: Reference, other: Reference | None = None) -> str:
-    """A line of a table; `other`: what it is compared with instead of its predecessor, with itself: not at
-    all.
+def markdown(columns: dict[str, str], lines: list[list[str]]) -> str:
+    """A Markdown table. columns: name -> `---`, or `--:` for numbers; cells that a line lacks are empty."""
+    whole = [line + [""] * (len(columns) - len(line)) for line in lines]
+    head = f"| {' | '.join(columns)} |\n|{'|'.join(columns.values())}|\n"
+    return head + "".join(f"| {' | '.join(line)} |\n" for line in whole)
+
+
+def table_row(measured: Measured, reference: Reference, other: Reference | None = None) -> list[str]:
+    """The cells of a line of a table.
+
+    other: what it is compared with instead of its predecessor; with itself: not at all.
     """
     line = measured.line(reference)
     name = _link(reference) + line.mark
     if line.state == "missing":
-        return f"| {name} | {NOT_YET} | | | |\n"
+        return [name, NOT_YET]
     well = line.rows[line.rows.diverged == False]  # noqa: E712 (a column)
     if len(well) < 2:
-        return f"| {name} | diverged in {len(line.rows) - len(well)} of {len(line.rows)} seeds | | | |\n"
+        return [name, f"diverged in {len(line.rows) - len(well)} of {len(line.rows)} seeds"]
     against = other or predecessor(reference)
-    compared = (
-        _compared(measured, reference, well, against) if against not in (None, reference) else ["", "", ""]
-    )
-    return f"| {' | '.join([name, spread(interval(well.test_bpc)), *compared])} |\n"
+    compared = [] if against in (None, reference) else _compared(measured, reference, well, against)
+    return [name, spread(interval(well.test_bpc)), *compared]
 
 
 def score_table(measured: Measured, what: str, scores: str) -> str:
@@ -50,15 +57,15 @@ def score_table(measured: Measured, what: str, scores: str) -> str:
     An empty cell: the line has no such score, though it has others.
     """
     names = [name.strip() for name in scores.split(";")]
-    shown = f"| script | {' | '.join(names)} |\n|---|{'--:|' * len(names)}\n"
+    rows = []
     for part in (p.strip() for p in what.split(";")):
         whole = [r for r in course_references(part) if not r.flags and r.experiment == part]
         for reference in whole or [refer(part)]:
             lines = [measured.score(reference, name) for name in names]
             known = [line for line in lines if len(line.rows)]
             cells = [_score_cell(line) if len(line.rows) else "" for line in lines]
-            cells = cells if known else [NOT_YET, *[""] * (len(names) - 1)]
-            shown += f"| {_link(reference)} | {' | '.join(cells)} |\n"
+            rows.append([_link(reference), *(cells if known else [NOT_YET])])
+    shown = markdown({"script": "---"} | dict.fromkeys(names, "--:"), rows)
     return shown + (f"\n{FOOTNOTE}\n" if DAGGER in shown else "")
 
 
@@ -83,28 +90,27 @@ def _compared(measured: Measured, reference: Reference, rows, against: Reference
     same_script = against.experiment == reference.experiment
     name = against.arm if same_script else str(replace(against, flags="")).split("/")[1]
     if before.state == "missing":
-        return [name, NOT_YET, ""]
+        return [name, NOT_YET]
     if set(before.rows.corpus) != set(rows.corpus):
-        return ["", "", ""]
+        return []
     difference = paired(rows, before.rows)
     return [name, spread(difference, sign=True) + before.mark, difference.verdict]
 
 
-def costs_row(measured: Measured, reference: Reference, per_token: bool) -> str:
-    """A line of the folded table: what a model costs, and what can be compared within one tokenizer only."""
+def costs_row(measured: Measured, reference: Reference, per_token: bool) -> list[str]:
+    """The cells of a line of the folded table: what a model costs.
+
+    per_token: also what can be compared within one tokenizer only.
+    """
     line = measured.line(reference)
     if line.state == "missing":
-        return f"| {_link(reference)} | | |{' | |' if per_token else ''}\n"
+        return [_link(reference)]
     well = line.rows[line.rows.diverged == False]  # noqa: E712 (a column)
     alone = timed(line.rows)  # no seconds where other runs of the course ran beside each seed
     cells = [f"{line.rows.params.iloc[0]:,}", f"{alone.train_seconds.mean():.1f}" if len(alone) else ""]
-    if per_token:
-        cells += (
-            [number(well.test_loss.mean()), f"{100 * well.test_accuracy.mean():.1f}\u00a0%"]
-            if len(well)
-            else ["", ""]
-        )
-    return f"| {' | '.join([_link(reference) + line.mark, *cells])} |\n"
+    if per_token and len(well):
+        cells += [number(well.test_loss.mean()), f"{100 * well.test_accuracy.mean():.1f}\u00a0%"]
+    return [_link(reference) + line.mark, *cells]
 
 
 def table(measured: Measured, what: str) -> str:
@@ -126,10 +132,9 @@ def table(measured: Measured, what: str) -> str:
         first, _, other = part.partition(" vs ")
         lines += [(r, refer(other) if other else None) for r in whole or [refer(first)]]
     per_token = len({name for reference, _ in lines for name in measured.rows(reference).tokenizer}) <= 1
-    shown = HEADER + "".join(table_row(measured, reference, other) for reference, other in lines)
+    shown = markdown(COMPARED, [table_row(measured, reference, other) for reference, other in lines])
     shown += f"\n{FOOTNOTE}\n" if DAGGER in shown else ""
-    costs = (PER_TOKEN if per_token else COSTS) + "".join(
-        costs_row(measured, reference, per_token) for reference, _ in lines
-    )
+    costs = [costs_row(measured, reference, per_token) for reference, _ in lines]
+    columns = PER_TOKEN if per_token else COSTS
     summary = f"parameters, seconds{', loss and accuracy' if per_token else ''}"
-    return f"{shown}\n<details><summary>{summary}</summary>\n\n{costs}\n</details>\n"
+    return f"{shown}\n<details><summary>{summary}</summary>\n\n{markdown(columns, costs)}\n</details>\n"
