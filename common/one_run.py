@@ -1,6 +1,7 @@
 """One run of a script: an arm with a seed. Build, train, score, and append its row."""
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from common.results import extra
 from common.results.row import make_row, measure
 from common.settings import Options, Reading, Settings
 from common.training import checkpoint, threads
+from common.training.metrics import Score, score
 from common.training.presence import Presence
 from common.training.recorder import Diverged, Recorder, Stopped, finished
 
@@ -33,10 +35,12 @@ class Cell:
     data: Data
     number: str = ""
     """Which of several, for the terminal: `[2/6] `; empty for a single one."""
+    sweep: bool = False
+    """Whether it is one of a sweep: scored on the validation text alone."""
 
     @property
     def name(self) -> str:
-        return self.plan.experiment if self.arm == "default" else f"{self.plan.experiment}:{self.arm}"
+        return self.plan.name(self.arm)
 
     @cached_property
     def state(self) -> dict:
@@ -111,14 +115,22 @@ def _train_and_score(
         start = time.perf_counter()
         plan.train(model, data.with_seed(cell.seed), s, recorder)
         recorder.finish(model, time.perf_counter() - start)
-        scores = measure(model, data, quick)
-        further = plan.scores(model, data, s) if plan.scores else {}
+        scores = _validated(model, data) if cell.sweep else measure(model, data, quick)
+        further = plan.scores(model, data, s) if plan.scores and not cell.sweep else {}
         recorder.keep_scores(scores, further)
         return scores, further
     except Diverged as why:
         said = f"{cell.name} seed {cell.seed} diverged ({why}); the row says so"
         print(f"{said}, the last good checkpoint is kept")
         return None, {}
+
+
+def _validated(model: nn.Module, data: Data) -> dict[str, Score]:
+    """The score on the validation text. Raises Diverged if not finite."""
+    found = score(model, data.validation, data.device)
+    if not math.isfinite(found.loss):
+        raise Diverged("the validation loss is not finite")
+    return {"validation": found}
 
 
 def _log(plan: Plan, row: dict, further: dict[str, float], resumed: bool) -> None:

@@ -60,10 +60,7 @@ def _main(plan: Plan) -> None:
         torch.set_num_threads(options.threads)
     for arm in arms:
         command_line.check_settings(plan, arm, s)
-    if device == "cpu":  # some sums are taken in whatever order the threads arrive, unless told not to
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    memory.keep_freed()
+    prepare(device)
     if options.measure and not plan.measure:
         raise UserError(
             f"--measure does nothing in {plan.experiment}: it has nothing to measure besides training; "
@@ -80,6 +77,14 @@ def _main(plan: Plan) -> None:
             extra.check_writable()
         with Presence() as presence:
             _train(plan, arms, s, options, device, presence)
+
+
+def prepare(device: str) -> None:
+    """How torch works in every run."""
+    if device == "cpu":  # some sums are taken in whatever order the threads arrive, unless told not to
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    memory.keep_freed()
 
 
 def _load_data(plan: Plan, s: Settings, device: str, options: Options) -> Data:
@@ -134,8 +139,7 @@ def _train(
                 resolved = replace(resolved, corpus=data.corpus.resolved)
             if plan.trains(arm):
                 _warn_of_a_short_text(resolved, data)
-                name = f"{plan.experiment}:{arm}" if len(arms) > 1 else plan.experiment
-                memory.check(name, plan.arms[arm], resolved, data)
+                memory.check(plan.name(arm), plan.arms[arm], resolved, data)
             for seed in options.seeds:
                 cell = Cell(
                     plan, arm, seed, resolved, data, f"[{len(done) + 1}/{total}] " if total > 1 else ""

@@ -97,6 +97,10 @@ class Reference:
         """The settings of the course's run."""
         return course_plan(self.experiment).settings(self.flags)
 
+    def family(self) -> str:
+        """What stands for the text that the line is run on."""
+        return family_of(self.settings().corpus)
+
     @property
     def code(self) -> str:
         """The fingerprint of the code as it is now."""

@@ -18,7 +18,7 @@ from common.data.tokenizer import identity
 from common.errors import UserError
 from common.lessons.fingerprint import fingerprint
 from common.lessons.header import Header, read_header
-from common.settings import ARCHITECTURE, RECIPE, Lesson, Reading, Settings, config_hash
+from common.settings import ARCHITECTURE, RECIPE, Arm, Lesson, Reading, Settings, config_hash
 from common.training.loop import train
 
 
@@ -44,6 +44,10 @@ class Plan:
     @property
     def experiment(self) -> str:
         return self.header.experiment
+
+    def name(self, arm: str) -> str:
+        """What a run of an arm is called: `08_micro_arch/norm:rmsnorm`."""
+        return self.experiment if arm == "default" else f"{self.experiment}:{arm}"
 
     @property
     def course_arms(self) -> list[str]:
@@ -74,6 +78,12 @@ class Plan:
     def own(self, arm: str, s: Settings) -> Settings:
         """The settings with those that are an arm's own."""
         return replace(s, **getattr(self.arms[arm], "settings", {}))
+
+    def at_rate(self, arm: str, lr: float) -> "Plan":
+        """The same with another learning rate for one arm."""
+        old = self.arms[arm]
+        settings = getattr(old, "settings", {}) | {"lr": lr}
+        return replace(self, arms=self.arms | {arm: Arm(getattr(old, "model", old), **settings)})
 
     def reads(self, arm: str, s: Settings) -> set[str]:
         """The settings that the model of an arm asks for."""

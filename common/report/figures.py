@@ -82,6 +82,52 @@ def _label_ends(axes, x: float, ends: list[tuple[float, str, str]], gap: float) 
         )
 
 
+# ---- sweeps --------------------------------------------------------------------------------------
+
+
+def sweeps(frame, path: Path, mark: str) -> None:
+    """Validation bits per character against the learning rate: a line for each arm (mean of the seeds, which
+    are dots), its best rate large. A script with several arms has a panel of its own.
+    """
+    arms = frame.groupby("experiment").line.nunique()
+    several = frame.experiment.map(arms) > 1
+    panels = frame.groupby(
+        frame.experiment.str.split("/").str[1].where(several, "one model each"), sort=False
+    )
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(len(panels), 1, figsize=(WIDTH, 3.2 * len(panels) + 0.4), squeeze=False)
+        for axes, (name, panel) in zip(grid[:, 0], panels, strict=True):
+            _panel_of_rates(axes, panel, str(name))
+        grid[-1, 0].set_xlabel("learning rate")
+        figure.suptitle("Which learning rate suits each?", x=0.01, ha="left", fontsize=11, fontweight="bold")
+        figure.tight_layout()
+        save(figure, path, mark)
+
+
+def _panel_of_rates(axes, panel, title: str) -> None:
+    """The lines of one panel, named at their right ends; what lies far above the best is cut off."""
+    ends, rates = [], sorted(panel.lr.unique())
+    for number, (name, own) in enumerate(panel.groupby("line", sort=False)):
+        colour, dashes = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
+        mean = own.groupby("lr").val_bpc.agg(lambda bits: bits.mean(skipna=False))
+        axes.plot(own.lr, own.val_bpc, ".", ms=4, color=colour, alpha=0.6)
+        axes.plot(mean.index, mean, dashes, color=colour, lw=1.4)
+        best = own.lr[own.chosen]
+        axes.plot(best, mean[best], "o", ms=7, color=colour)
+        ends.append((mean.dropna().iloc[-1], str(name).split(":")[-1], colour))
+    low, high = panel.val_bpc.min(), panel.val_bpc.max()
+    high = min(high, low + 0.4)
+    margin = 0.06 * (high - low)
+    axes.set(
+        xscale="log", title=title, ylabel="validation, bits per character", ylim=(low - margin, high + margin)
+    )
+    axes.set_xlim(rates[0] / 1.1, rates[-1] * 1.1)
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.minorticks_off()
+    ends = [(min(y, high), label, colour) for y, label, colour in ends]
+    _label_ends(axes, rates[-1] * 1.1, ends, (high - low) / 14)
+
+
 # ---- the staircase -------------------------------------------------------------------------------
 
 

@@ -43,8 +43,7 @@ def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
     lines = ["", COLUMNS]
     for arm in dict.fromkeys(row["arm"] for row in rows):
         runs = [row for row in rows if row["arm"] == arm]
-        name = plan.experiment if arm == "default" else f"{plan.experiment}:{arm}"
-        lines.append(_line(name, [row for row in runs if not row["diverged"]], len(runs)))
+        lines.append(_line(plan.name(arm), [row for row in runs if not row["diverged"]], len(runs)))
     if len({row["tokenizer"] for row in rows}) > 1:
         lines.append(
             "(accuracy and loss are per token: across tokenizers only bits per character can be compared)"
@@ -96,7 +95,7 @@ def _previous(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> s
         before.defaults, **{name: value for name, value in changed.items() if name in known}
     )
     rows = _measured(before.experiment, arm, same, family)
-    name = before.experiment if arm == "default" else f"{before.experiment}:{arm}"
+    name = before.name(arm)
     command = f"python {before.experiment}.py {flags(before.defaults, same)}".strip()
     return _line(name, rows, len(rows)) if rows else f"{name:<36}  not measured so yet: {command}"
 

@@ -19,6 +19,7 @@ from common.report import figures, pictures, plots
 from common.report.evidence import Line, Measured
 from common.report.readme import differences, render
 from common.report.summary import read_curve
+from common.results import sweeps
 from common.results.statistics import interval
 
 CURVE_COLUMNS = [
@@ -33,6 +34,7 @@ CURVE_COLUMNS = [
     "val_bpc",
     "state",
 ]
+SWEEP_COLUMNS = ["experiment", "line", "lr", "seed", "val_bpc", "chosen"]
 TEXT = "tinyshakespeare"  # the corpus of the staircase
 
 
@@ -143,6 +145,24 @@ def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None,
     return plots.table_text([CURVE_COLUMNS, *lines]) if drawn else None, problems
 
 
+# ---- sweeps --------------------------------------------------------------------------------------
+
+
+def sweep_data(measured: Measured, stage: str) -> str | None:
+    """Validation bits per character of a stage's lines at the learning rates that were tried, as CSV; None
+    where none was.
+    """
+    lines: list[list] = []
+    for reference in course_references(stage):
+        bits = sweeps.tried(reference, measured.all)
+        chosen, name = sweeps.best(bits), str(reference).split("/")[1]
+        for rate, values in bits.items():
+            for seed, value in zip(sweeps.SEEDS, values, strict=True):
+                score = "" if math.isnan(value) else repr(value)
+                lines.append([reference.experiment, name, rate, seed, score, rate == chosen])
+    return plots.table_text([SWEEP_COLUMNS, *lines]) if lines else None
+
+
 # ---- the whole -----------------------------------------------------------------------------------
 
 
@@ -157,6 +177,7 @@ def plot_data(measured: Measured) -> tuple[dict[Path, str | None], list[str]]:
         path = target / f"curves_{stage}.csv"
         content[path], lost = curves_data(measured, stage, path)
         problems += lost
+        content[target / f"sweep_{stage}.csv"] = sweep_data(measured, stage)
     return content, problems
 
 
@@ -170,6 +191,8 @@ def draw(path: Path, data: str) -> None:
     picture = path.with_suffix(".png")
     if path.stem == "staircase":
         figures.staircase(frame, picture, plots.mark(data))
+    elif path.stem.startswith("sweep_"):
+        figures.sweeps(frame, picture, plots.mark(data))
     else:
         figures.stage_curves(frame, path.stem.removeprefix("curves_"), picture, plots.mark(data))
 

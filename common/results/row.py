@@ -73,13 +73,15 @@ def make_row(
 
 def _columns_of(scores: dict[str, Score]) -> dict[str, float]:
     """The columns of the results that scores fill."""
-    if not scores:
-        return {}
-    test = scores["test"]
-    columns = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_bpc": test.bpc}
-    columns |= {"test_perplexity": test.perplexity}
-    if "validation" in scores:
-        val = scores["validation"]
-        columns |= {"train_loss": scores["train"].loss, "val_loss": val.loss, "val_bpc": val.bpc}
+    columns: dict[str, float] = {}
+    train, val, test = (scores.get(split) for split in ("train", "validation", "test"))
+    if test:
+        columns |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_bpc": test.bpc}
+        columns |= {"test_perplexity": test.perplexity}
+    if train:
+        columns |= {"train_loss": train.loss}
+    if val:
+        columns |= {"val_loss": val.loss, "val_bpc": val.bpc}
+    if val and test:
         columns |= {"last10_loss": (val + test).loss, "last10_bpc": (val + test).bpc}
     return columns

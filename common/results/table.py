@@ -210,13 +210,16 @@ def logged(run: dict, path: Path | None = None) -> dict | None:
     return rows.iloc[0].to_dict() if len(rows) else None
 
 
-def matching(experiment: str, arm: str, config: str, codes, rows=None):
+def matching(experiment: str, arm: str, config: str, codes, rows=None, scored: bool = True):
     """Per seed the first row with these settings and one of these codes; all on the corpus of the first of
     them.
+
+    scored: without rows of a sweep, which was judged on the validation text alone.
     """
     rows = read() if rows is None else rows
     same = rows[(rows.experiment == experiment) & (rows.arm == arm) & (rows.protocol == PROTOCOL)]
     same = same[(same.config_hash == config) & same.code_hash.isin(codes)]
+    same = same[same.test_loss.notna() | same.diverged] if scored else same
     same = same[same.corpus == same.corpus.iloc[0]] if len(same) else same
     return same.drop_duplicates("seed").sort_values("seed")
 

@@ -5,13 +5,15 @@ From the command line:
     python -m common.tools.course list
     python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again] [--jobs N]
     python -m common.tools.course status
+    python -m common.tools.course sweep SCRIPT ... [--rates 2e-3 4e-3 8e-3] [--jobs N]
     python -m common.tools.course prove [STAGE ...]
     python -m common.tools.course verify LINE [--seed N]
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Union
 
 import tyro
 
@@ -25,6 +27,7 @@ from common.results import extra
 from common.results.table import course_rows
 from common.tools.prove import prove
 from common.tools.side_by_side import Job, Pool, Task, gathers, plan_tasks, small
+from common.tools.sweep import Sweep, sweep
 from common.tools.verify import verify
 from common.training import threads
 
@@ -127,13 +130,9 @@ def expected_seconds(job: Job, measured: dict[str, float], quick: bool = False) 
 
 
 def clock(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def to_draw(jobs: list[Job], experiments: list[str], again: bool) -> list[str]:
@@ -273,26 +272,18 @@ def show_status() -> bool:
 
 @command
 def main() -> None:
-    kinds = (
-        Annotated[Run, tyro.conf.subcommand("run")]
-        | Annotated[List, tyro.conf.subcommand("list")]
-        | Annotated[Status, tyro.conf.subcommand("status")]
-        | Annotated[Prove, tyro.conf.subcommand("prove")]
-        | Annotated[Verify, tyro.conf.subcommand("verify")]
-    )
-    chosen_command = parse_as(kinds, sys.argv[1:], __doc__)
-    if isinstance(chosen_command, Run):
-        run(chosen_command)
-    elif isinstance(chosen_command, List):
-        show_list()
-    else:
-        answers = {
-            Status: show_status,
-            Prove: lambda: prove(chosen(chosen_command.stages)),
-            Verify: lambda: verify(refer(chosen_command.line), chosen_command.seed),
-        }
-        if not answers[type(chosen_command)]():
-            raise SystemExit(1)
+    answers: dict[type, Callable] = {
+        Run: run,
+        List: lambda _: show_list(),
+        Status: lambda _: show_status(),
+        Sweep: lambda a: sweep(a, lambda tasks, jobs: work(tasks, jobs, quick=False)),
+        Prove: lambda a: prove(chosen(a.stages)),
+        Verify: lambda a: verify(refer(a.line), a.seed),
+    }
+    kinds = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in answers]
+    a = parse_as(Union[tuple(kinds)], sys.argv[1:], __doc__)  # noqa: UP007 (of a list)
+    if answers[type(a)](a) is False:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
