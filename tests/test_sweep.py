@@ -43,7 +43,7 @@ def test_a_rate_at_which_one_seed_diverged_is_not_the_best():
 
 
 def test_a_sweep_from_the_command_to_the_picture(own_logs, monkeypatch, capsys):
-    """What is tried, where it goes on, that it looks at the validation text alone and starts nothing twice."""
+    """What is tried, where it goes on; it looks at the validation text alone and starts nothing twice."""
     run(monkeypatch, LINE, "--rates", "1e-3", "4e-3", "--jobs", "2")
     said = capsys.readouterr().out
     rows = results.read()

@@ -19,7 +19,8 @@ from common.report import pictures, plots
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.report.picture_data import NotDrawnError, cell, data_lines
 from common.report.tables import markdown, number, score_table, spread, table
-from common.results.statistics import interval, paired
+from common.results import extra, families
+from common.results.statistics import interval
 from common.results.table import TIMES, timed
 
 # ---- data files ----------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ FIGURES = {
     "value": "A, column, format", "spread": "A, column, format", "difference": "A, B, column, format",
     "ratio": "A, B, column, format", "verdict": "A, B", "cell": "file, line, column, format",
     "cells": "file, line, other line, column, format", "coverage": "", "minutes": "stage or script",
-    "score": "A, name, format",
+    "score": "A, name, format", "step": "A, format",
 }  # fmt: skip
 
 
@@ -89,9 +90,13 @@ def figure(measured: Measured, expression: str) -> str:
     if kind == "score":
         line, form = measured.score(refer(parts[0]), parts[1]), [*parts, ".3f"][2]
         return spread(interval(line.rows.value), form) + line.mark if len(line.rows) else NOT_YET
+    if kind == "step":
+        value, current = extra.step_of(refer(parts[0]), measured.scores)
+        form = [*parts, ".0f"][1]
+        return NOT_YET if value is None else number(value, form) + ("" if current else DAGGER)
     if kind in ("value", "spread"):
         return _own_figure(kind, measured.line(refer(parts[0])), *parts[1:])
-    return _paired_figure(kind, measured.line(refer(parts[0])), measured.line(refer(parts[1])), *parts[2:])
+    return _paired_figure(measured, kind, refer(parts[0]), refer(parts[1]), *parts[2:])
 
 
 def minutes(measured: Measured, what: str) -> str:
@@ -137,16 +142,19 @@ def _own_figure(kind: str, line: Line, column: str, form: str = ".3f") -> str:
     return shown + line.mark
 
 
-def _paired_figure(kind: str, line: Line, base: Line, column: str = "test_bpc", form: str = ".3f") -> str:
+def _paired_figure(
+    measured: Measured, kind: str, a: Reference, b: Reference, column: str = "test_bpc", form: str = ".3f"
+) -> str:
     """Two lines compared: the difference with its interval, its verdict, or the ratio of their means."""
     check_column(column)
+    line, base = measured.line(a), measured.line(b)
     rows, others = _rows_for(line, column), _rows_for(base, column)
     if not len(rows) or not len(others):
         return NOT_YET
     if kind == "ratio":
         shown = number(rows[column].mean() / others[column].mean(), form)
     else:
-        difference = paired(rows, others, column)
+        difference = families.difference(a, b, lambda one: _rows_for(measured.line(one), column), column)
         shown = difference.verdict if kind == "verdict" else spread(difference, form, sign=True)
     return shown + (line.mark or base.mark)
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from common.lessons.course import Reference, course_plan, course_references, predecessor, refer
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured
-from common.results.statistics import Interval, interval, paired
+from common.results import families
+from common.results.statistics import Interval, interval
 from common.results.table import timed
 
 # the columns of a table and how they are aligned
@@ -93,7 +94,7 @@ def _compared(measured: Measured, reference: Reference, rows, against: Reference
         return [name, NOT_YET]
     if set(before.rows.corpus) != set(rows.corpus):
         return []
-    difference = paired(rows, before.rows)
+    difference = families.difference(reference, against, measured.rows)
     return [name, spread(difference, sign=True) + before.mark, difference.verdict]
 
 

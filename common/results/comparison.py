@@ -18,7 +18,8 @@ from common.errors import UserError, command
 from common.lessons import Reference, refer
 from common.lessons.header import read_header
 from common.paths import ROOT
-from common.results.statistics import interval, paired
+from common.results import families
+from common.results.statistics import interval
 from common.results.table import course_rows
 
 
@@ -39,7 +40,7 @@ def _compare(a: Reference, b: Reference) -> None:
             arm = "" if reference.arm == "default" else f" --arms {reference.arm}"
             command = f"python {reference.experiment}.py --seeds 1 2 3{arm} {reference.flags}".strip()
             raise UserError(f"{reference} has no row with the code as it is now; run it: {command}")
-    difference = paired(rows[a], rows[b])
+    difference = families.difference(a, b, lambda line: rows.get(line, course_rows(line)))
     for reference, measured in rows.items():
         print(describe(reference, measured))
     shared = sorted(set(rows[a].seed) & set(rows[b].seed))

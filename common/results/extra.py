@@ -52,6 +52,27 @@ def measured(experiment: str, folder: Path) -> list[dict]:
     return scores
 
 
+STEP = "milliseconds a step"
+
+
+def step_time(reference: Reference, value: float) -> dict:
+    """The row of the milliseconds that a step of a line takes. Seed 0: it has none."""
+    known = {"experiment": reference.experiment, "arm": reference.arm, "seed": 0, "what": STEP}
+    return known | {"value": value, "fingerprint": f"{reference.config()}-{reference.code}-step"}
+
+
+def step_of(reference: Reference, rows) -> tuple[float | None, bool]:
+    """The milliseconds of a step of a line as last measured, None where they were not; and whether that was
+    with the present code.
+    """
+    rows = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm) & (rows.what == STEP)]
+    same = rows[rows.fingerprint.str.startswith(f"{reference.config()}-")]
+    codes = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
+    current = same[same.fingerprint.str.split("-").str[1].isin(codes)]
+    shown = current if len(current) else same
+    return (float(shown.value.iloc[-1]) if len(shown) else None), bool(len(current))
+
+
 def _good(plan: Plan, arm: str, config: str) -> set[str]:
     """The fingerprints that count now: of the present code, or of code proved equal to it."""
     codes = receipts.codes(plan.experiment, arm, config, plan.code(arm))

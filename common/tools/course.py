@@ -6,6 +6,7 @@ From the command line:
     python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again] [--jobs N]
     python -m common.tools.course status
     python -m common.tools.course sweep SCRIPT ... [--rates 2e-3 4e-3 8e-3] [--jobs N]
+    python -m common.tools.course time [STAGE ...]
     python -m common.tools.course prove [STAGE ...]
     python -m common.tools.course verify LINE [--seed N]
 """
@@ -27,6 +28,7 @@ from common.results import extra
 from common.results.table import course_rows
 from common.tools.prove import prove
 from common.tools.side_by_side import Job, Pool, Task, gathers, plan_tasks, small
+from common.tools.step_time import Time, time_lines
 from common.tools.sweep import Sweep, sweep
 from common.tools.verify import verify
 from common.training import threads
@@ -277,6 +279,7 @@ def main() -> None:
         List: lambda _: show_list(),
         Status: lambda _: show_status(),
         Sweep: lambda a: sweep(a, lambda tasks, jobs: work(tasks, jobs, quick=False)),
+        Time: lambda a: time_lines(chosen(a.stages)),
         Prove: lambda a: prove(chosen(a.stages)),
         Verify: lambda a: verify(refer(a.line), a.seed),
     }

@@ -1,0 +1,53 @@
+"""What is compared with what: a line with another, or all lines of a script with its first.
+
+From stage 08 on the comparisons of a script are fixed before anything is measured: each of its lines with the
+first one, in test bits per character. These are judged together. Everything else is paired by seed, each for
+itself.
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from common.lessons.course import Reference, course_plan, course_references
+from common.results.statistics import Interval, family, paired
+
+FIRST_STAGE = "08"  # the stages before have few comparisons each
+
+
+def baseline(experiment: str) -> Reference | None:
+    """The line that the others of a script are compared with, if they are judged together; else None."""
+    lines = course_references(experiment)
+    return lines[0] if experiment >= FIRST_STAGE and len(lines) > 1 else None
+
+
+def difference(
+    line: Reference, other: Reference, rows: Callable[[Reference], pd.DataFrame], column: str = "test_bpc"
+) -> Interval:
+    """`line` minus `other` in a column. rows: the rows of a line, one for each seed; neither has none.
+
+    Raises UserError if the two share no seed or text.
+    """
+    if column == "test_bpc" and other == baseline(line.experiment) != line:
+        together = judged_together(line.experiment, rows)
+        if line in together:
+            return together[line]
+    return paired(rows(line), rows(other), column)
+
+
+def judged_together(experiment: str, rows: Callable[[Reference], pd.DataFrame]) -> dict[Reference, Interval]:
+    """Every line of a script minus its first, of those that have the script's seeds and did not diverge."""
+    seeds = sorted(course_plan(experiment).header.seeds)
+    scores = {}
+    for line in course_references(experiment):
+        own = rows(line)
+        own = own[own.seed.isin(seeds) & (own.diverged == False)].sort_values("seed")  # noqa: E712 (a column)
+        if list(own.seed) == seeds and own.corpus.nunique() == 1:
+            scores[line] = (own.corpus.iloc[0], list(own.test_bpc))
+    first = baseline(experiment)
+    if first not in scores:
+        return {}
+    text, base = scores.pop(first)
+    arms = {str(line): bits for line, (corpus, bits) in scores.items() if corpus == text}
+    intervals = family(base, arms)
+    return {line: intervals[str(line)] for line in scores if str(line) in intervals}
