@@ -200,6 +200,7 @@ ROOMS = {
         "pictures",
         "picture_data",
         "tables",
+        "equal_time",
         "summary",
         "readme",
         "update",

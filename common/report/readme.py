@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from common.errors import UserError
 from common.lessons.course import Reference, course_references, refer
-from common.report import pictures, plots
+from common.report import equal_time, pictures, plots
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.report.picture_data import NotDrawnError, cell, data_lines
 from common.report.tables import markdown, number, score_table, spread, table
@@ -198,6 +198,7 @@ def render(text: str, measured: Measured) -> Rendered:
         r"(<!-- scores: (.*?) \| (.*?) -->\n).*?(<!-- end -->)": lambda what, names: score_table(
             measured, what, names
         ),
+        r"(<!-- equal time: (.*?) -->\n).*?(<!-- end -->)": lambda name: equal_time.table(measured, name),
         r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": lambda name: data_table(measured, name),
         r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(
             measured, name, shows
