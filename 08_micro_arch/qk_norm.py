@@ -7,6 +7,7 @@ Source   : Henry et al. 2020, arXiv:2010.04245; Dehghani et al. 2023, arXiv:2302
 Expect   : no measurable difference at the usual rate; the largest scores stay smaller with the norm, and
            higher rates hold
 Seeds    : 1 2 3 4 5
+Baseline : none
 Stairs   : none
 """
 

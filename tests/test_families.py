@@ -1,17 +1,22 @@
 """Arms that are judged together: how often equal ones are told apart, and what is said then."""
 
+import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from common import results
-from common.lessons.course import course_plan, course_references, refer
+from common.lessons.course import Reference, course_plan, course_references, refer
 from common.paths import ROOT
-from common.report.evidence import Measured
-from common.results import families
+from common.report import readme
+from common.report.evidence import NOT_YET, Measured
+from common.results import extra, families
 from common.results.statistics import Interval, dunnett, family, interval
+from common.tools import again, course
 
 
 def arms(rng, k: int, n: int, effect=0.0, spread=0.01, seeds=0.01) -> dict[str, np.ndarray]:
@@ -81,6 +86,7 @@ def test_from_stage_08_on_each_line_is_compared_with_the_first_of_its_script(mon
     measured = Measured()
     assert families.baseline("08_micro_arch/norm") == refer("norm:layernorm")
     assert families.baseline("07_tokenizer_gqa/gqa") is None
+    assert families.baseline("08_micro_arch/qk_norm") is None  # as its header says
     lines = [r for r in course_references("08_micro_arch/norm") if measured.line(r).state != "missing"]
     if len(lines) < 3:
         pytest.skip("the norms are not measured yet")
@@ -126,3 +132,77 @@ def test_the_command_and_the_page_judge_alike(monkeypatch, capsys):
     found = families.difference(refer("norm:rmsnorm"), refer("norm:layernorm"), Measured().rows)
     assert f"± {found.half:.4f}" in capsys.readouterr().out
     assert course_plan("08_micro_arch/norm").header.seeds == [1, 2, 3, 4, 5]
+
+
+# ---- copies of the baseline ----------------------------------------------------------------------
+
+SHORT = "--steps 3 --warm-up 1 --corpus pydoc --n-layer 1 --tokenizer byte"
+
+
+def test_a_copy_has_the_batches_of_its_seed_and_other_weights(monkeypatch):
+    line = Reference("08_micro_arch/norm", "layernorm", SHORT)
+    seen, weights = [], []
+    plan = course_plan(line.experiment)
+
+    def train(model, data, s, recorder):
+        weights.append(next(model.parameters()).detach().clone())
+        seen.append([data.batch(step)[0] for step in recorder.steps(model)])
+        plan.train(model, data, s, recorder)
+
+    monkeypatch.setattr(again, "course_plan", lambda _: dataclasses.replace(plan, train=train))
+    scores = [again.train_copy(line, copy, seed) for copy, seed in ((1, 1), (1, 1), (2, 1), (1, 2))]
+    assert scores[0] == scores[1] != scores[2] and len(seen[0]) == 3
+    assert all(torch.equal(a, b) for a, b in zip(seen[0], seen[2], strict=True))
+    assert not torch.equal(weights[0], weights[2]) and not torch.equal(seen[0][0], seen[3][0])
+
+
+def test_copies_that_are_equal_and_one_that_is_not(monkeypatch):
+    """Made up beside the measured norms: one copy lies as far off as a model without norms."""
+    monkeypatch.setenv("GPT_STAIRCASE_LOGS", str(ROOT / "logs"))
+    measured = Measured()
+    first = families.baseline("08_micro_arch/norm")
+    if measured.line(first).state == "missing":
+        pytest.skip("the norms are not measured yet")
+    bits = measured.rows(first).set_index("seed").test_bpc
+    made = {1: bits + 0.001, 2: bits - 0.001, 3: bits + 0.2, 4: bits.iloc[1:]}  # the last lacks a seed
+    rows = [extra.copy_score(first, copy, seed, v) for copy, b in made.items() for seed, v in b.items()]
+    scores = pd.DataFrame(rows)
+    assert families.false_alarms("08_micro_arch/norm", measured.rows, scores) == (1, 3)
+    measured.scores = scores
+    assert readme.figure(measured, "alarms(norm)") == "1 of 3"
+    scores["fingerprint"] = "older"
+    assert families.false_alarms("08_micro_arch/norm", measured.rows, scores) == (0, 0)
+    assert readme.figure(measured, "alarms(norm)") == NOT_YET
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["gqa"], "are not judged together"),
+        (["norn"], "did you mean"),
+        (["norm", "--jobs", "0"], "--jobs 0 makes no sense"),
+    ],
+)
+def test_what_has_no_copies_is_one_line(arguments, said, own_logs, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["course", "again", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        course.main()
+    assert stop.value.code == 2 and said in capsys.readouterr().err
+    assert not extra.extra_path().exists()
+
+
+def test_only_what_is_missing_is_run(own_logs, monkeypatch, capsys):
+    first = families.baseline("08_micro_arch/norm")
+    monkeypatch.setattr(extra, "COPIES", 2)
+    monkeypatch.setattr(again, "train_copy", lambda line, copy, seed: 2.7)
+    monkeypatch.setattr(again, "prepare", lambda device: None)
+    monkeypatch.setattr("sys.argv", ["again", "norm", "1", "3"])
+    again.main()
+    begun = []
+    again.again(again.Again("norm", jobs=1), lambda tasks, jobs: begun.extend(tasks))
+    assert len(begun) == 9 and not any(task.name.endswith("copy 1, seed 3") for task in begun)
+    assert "9 runs to do" in capsys.readouterr().out and extra.copies(first) == {1: {3: 2.7}}
+    monkeypatch.setattr("sys.argv", ["again", "norm", "1", "9"])
+    with pytest.raises(SystemExit):
+        again.main()
+    assert "has no copy 1 with seed 9" in capsys.readouterr().err

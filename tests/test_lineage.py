@@ -190,7 +190,7 @@ ROOMS = {
         "run_folder",
         "overfit",
     ),
-    "results": ("statistics", "table", "sweeps", "families", "extra", "row", "comparison"),
+    "results": ("statistics", "table", "sweeps", "extra", "families", "row", "comparison"),
     "generation": ("sampling", "load", "published"),
     "report": (
         "plots",

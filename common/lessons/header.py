@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds", "Stairs")
+FIELDS = ("Previous", "Changes", "Idea", "Teaches", "Source", "Expect", "Also", "Seeds", "Baseline", "Stairs")
 
 
 def experiment_name(script: Path) -> str:
@@ -48,10 +48,15 @@ class Header:
 
     @property
     def stairs(self) -> list[str]:
-        """The arms that stand in the staircase, where the header names them: of a script with many, only some
-        are stairs.
+        """The arms, or flags of further command lines, that stand in the staircase, where the header names
+        them: of a script with many, only some are stairs.
         """
         return _words(self.fields.get("Stairs", ""))
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the first arm is what the others are compared with, all together."""
+        return self.fields.get("Baseline", "first arm") != "none"
 
     @property
     def seeds(self) -> list[int]:

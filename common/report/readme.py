@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 
 from common.errors import UserError
-from common.lessons.course import Reference, course_references, refer
+from common.lessons.course import Reference, course_references, find, refer
 from common.report import equal_time, pictures, plots
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.report.picture_data import NotDrawnError, cell, data_lines
@@ -66,14 +66,14 @@ FIGURES = {
     "value": "A, column, format", "spread": "A, column, format", "difference": "A, B, column, format",
     "ratio": "A, B, column, format", "verdict": "A, B", "cell": "file, line, column, format",
     "cells": "file, line, other line, column, format", "coverage": "", "minutes": "stage or script",
-    "score": "A, name, format", "step": "A, format",
+    "score": "A, name, format", "step": "A, format", "alarms": "script",
 }  # fmt: skip
 
 
 def figure(measured: Measured, expression: str) -> str:
     """The text of an inline figure. Raises UserError for an expression that it cannot read."""
     match = re.fullmatch(r"(\w+)\((.*)\)", expression.strip())
-    kind, parts = (match[1], [part.strip() for part in match[2].split(",")]) if match else ("", [])
+    kind, parts = (match[1], [part.strip() for part in match[2].split(", ")]) if match else ("", [])
     arguments = [name for name in FIGURES.get(kind, "").split(", ") if name]
     parts = parts if arguments else []
     if kind not in FIGURES or not len([a for a in arguments if a != "format"]) <= len(parts) <= len(
@@ -90,6 +90,9 @@ def figure(measured: Measured, expression: str) -> str:
     if kind == "score":
         line, form = measured.score(refer(parts[0]), parts[1]), [*parts, ".3f"][2]
         return spread(interval(line.rows.value), form) + line.mark if len(line.rows) else NOT_YET
+    if kind == "alarms":
+        told, copies = families.false_alarms(find(parts[0]), measured.rows, measured.scores)
+        return f"{told} of {copies}" if copies else NOT_YET
     if kind == "step":
         value, current = extra.step_of(refer(parts[0]), measured.scores)
         form = [*parts, ".0f"][1]

@@ -48,7 +48,7 @@ def staircase_data(measured: Measured) -> str:
         if line.state != "missing":
             lines.append([label, "floor", repr(interval(line.rows.test_bpc).mean), "0.0", line.state])
     for reference in course_references():
-        if reference.experiment != "01_bigram/ngram" and not reference.flags and _is_a_stair(reference):
+        if reference.experiment != "01_bigram/ngram" and _is_a_stair(reference):
             lines += _stair(reference, measured.line(reference))
     return plots.table_text(lines)
 
@@ -66,11 +66,15 @@ def _stair(reference: Reference, line: Line) -> list[list[str]]:
 
 
 def _is_a_stair(reference: Reference) -> bool:
-    """Whether a line of the course stands in the staircase: not the many arms of a picture, unless the header
-    names them.
+    """Whether a line of the course stands in the staircase.
+
+    Those that the header names, by arm or flags; where it names none, those without flags, but not the many
+    arms of a picture.
     """
     plan = course_plan(reference.experiment)
-    return reference.arm in plan.header.stairs if "Stairs" in plan.header.fields else not plan.overview
+    if "Stairs" in plan.header.fields:
+        return (reference.flags or reference.arm) in plan.header.stairs
+    return not reference.flags and not plan.overview
 
 
 # ---- learning curves -----------------------------------------------------------------------------

@@ -73,6 +73,29 @@ def step_of(reference: Reference, rows) -> tuple[float | None, bool]:
     return (float(shown.value.iloc[-1]) if len(shown) else None), bool(len(current))
 
 
+COPIES = 10
+COPY = "test bpc, copy "
+
+
+def copy_score(reference: Reference, copy: int, seed: int, value: float) -> dict:
+    """The row of a copy of a line: the same batches, other initial weights."""
+    known = {"experiment": reference.experiment, "arm": reference.arm, "seed": seed, "what": f"{COPY}{copy}"}
+    return known | {"value": value, "fingerprint": f"{reference.config()}-{reference.code}-copy"}
+
+
+def copies(reference: Reference, rows=None) -> dict[int, dict[int, float]]:
+    """Copy -> seed -> test bits per character, of a line as the present code trains it."""
+    rows = read() if rows is None else rows
+    rows = rows[(rows.experiment == reference.experiment) & (rows.arm == reference.arm)]
+    rows = rows[rows.what.str.startswith(COPY)]
+    codes = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
+    good = rows[rows.fingerprint.isin([f"{reference.config()}-{code}-copy" for code in codes])]
+    by_copy: dict[int, dict[int, float]] = {}
+    for row in good.itertuples():
+        by_copy.setdefault(int(row.what.removeprefix(COPY)), {}).setdefault(row.seed, row.value)
+    return by_copy
+
+
 def _good(plan: Plan, arm: str, config: str) -> set[str]:
     """The fingerprints that count now: of the present code, or of code proved equal to it."""
     codes = receipts.codes(plan.experiment, arm, config, plan.code(arm))

@@ -6,10 +6,13 @@ itself.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
+from common.errors import UserError
 from common.lessons.course import Reference, course_plan, course_references
+from common.results import extra
 from common.results.statistics import Interval, family, paired
 
 FIRST_STAGE = "08"  # the stages before have few comparisons each
@@ -18,7 +21,8 @@ FIRST_STAGE = "08"  # the stages before have few comparisons each
 def baseline(experiment: str) -> Reference | None:
     """The line that the others of a script are compared with, if they are judged together; else None."""
     lines = course_references(experiment)
-    return lines[0] if experiment >= FIRST_STAGE and len(lines) > 1 else None
+    together = experiment >= FIRST_STAGE and course_plan(experiment).header.has_baseline
+    return lines[0] if together and len(lines) > 1 else None
 
 
 def difference(
@@ -35,8 +39,13 @@ def difference(
     return paired(rows(line), rows(other), column)
 
 
-def judged_together(experiment: str, rows: Callable[[Reference], pd.DataFrame]) -> dict[Reference, Interval]:
-    """Every line of a script minus its first, of those that have the script's seeds and did not diverge."""
+def judged_together(
+    experiment: str, rows: Callable[[Reference], pd.DataFrame], further: dict[str, list[float]] | None = None
+) -> dict[Any, Interval]:
+    """Every line of a script minus its first, of those that have the script's seeds and did not diverge.
+
+    further: scores by name, in the order of the seeds, that are judged with them.
+    """
     seeds = sorted(course_plan(experiment).header.seeds)
     scores = {}
     for line in course_references(experiment):
@@ -49,5 +58,21 @@ def judged_together(experiment: str, rows: Callable[[Reference], pd.DataFrame]) 
         return {}
     text, base = scores.pop(first)
     arms = {str(line): bits for line, (corpus, bits) in scores.items() if corpus == text}
-    intervals = family(base, arms)
-    return {line: intervals[str(line)] for line in scores if str(line) in intervals}
+    intervals = family(base, arms | (further or {}))
+    named = {str(line): line for line in scores}
+    return {named.get(name, name): difference for name, difference in intervals.items()}
+
+
+def false_alarms(experiment: str, rows: Callable[[Reference], pd.DataFrame], scores=None) -> tuple[int, int]:
+    """How many copies of the first line are told apart from it, each judged together with the script's own
+    lines, and how many there are.
+    """
+    first, seeds = baseline(experiment), sorted(course_plan(experiment).header.seeds)
+    if first is None:
+        raise UserError(f"the arms of {experiment} are not judged together")
+    verdicts = []
+    for bits in extra.copies(first, scores).values():
+        if set(bits) == set(seeds):
+            together = judged_together(experiment, rows, {"copy": [bits[seed] for seed in seeds]})
+            verdicts += [together["copy"].verdict] if "copy" in together else []
+    return sum(verdict in ("better", "worse") for verdict in verdicts), len(verdicts)

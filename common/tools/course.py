@@ -6,6 +6,7 @@ From the command line:
     python -m common.tools.course run [STAGE ...] [--seeds 1 2 3] [--quick] [--again] [--jobs N]
     python -m common.tools.course status
     python -m common.tools.course sweep SCRIPT ... [--rates 2e-3 4e-3 8e-3] [--jobs N]
+    python -m common.tools.course again SCRIPT
     python -m common.tools.course time [STAGE ...]
     python -m common.tools.course prove [STAGE ...]
     python -m common.tools.course verify LINE [--seed N]
@@ -26,6 +27,7 @@ from common.report import pictures
 from common.report.evidence import Measured
 from common.results import extra
 from common.results.table import course_rows
+from common.tools.again import Again, again
 from common.tools.prove import prove
 from common.tools.side_by_side import Job, Pool, Task, gathers, plan_tasks, small
 from common.tools.step_time import Time, time_lines
@@ -279,6 +281,7 @@ def main() -> None:
         List: lambda _: show_list(),
         Status: lambda _: show_status(),
         Sweep: lambda a: sweep(a, lambda tasks, jobs: work(tasks, jobs, quick=False)),
+        Again: lambda a: again(a, lambda tasks, jobs: work(tasks, jobs, quick=False)),
         Time: lambda a: time_lines(chosen(a.stages)),
         Prove: lambda a: prove(chosen(a.stages)),
         Verify: lambda a: verify(refer(a.line), a.seed),
