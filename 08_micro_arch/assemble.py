@@ -8,9 +8,9 @@ Teaches  : common.model.PARTS
 Source   : the parts as in their scripts; together: Radford et al. 2019 (GPT-2), Touvron et al. 2023,
            arXiv:2302.13971 (Llama: RMSNorm, SwiGLU, RoPE), Jiang et al. 2024, arXiv:2401.04088 (Mixtral)
 Expect   : the parts of Llama together are better than the course's model by about the sum of what each brings
-Also     : --config llama; --position rope
+Also     : --config llama; --position rope; --config winners
 Seeds    : 1 2 3 4 5
-Stairs   : none
+Stairs   : --config winners
 """
 
 from functools import partial

@@ -22,7 +22,7 @@ from torch import nn
 from common.model.gpt import GPT
 from common.model.position import Position
 from common.run import run
-from common.settings import MICRO_ARCH, Lesson, Settings
+from common.settings import MICRO_ARCH, Arm, Lesson, Settings
 from common.training.metrics import score
 
 
@@ -121,7 +121,8 @@ def overview(results, folder):
 CONTEXTS = (64, 128, 256, 512)
 schemes = {"learned": LearnedPosition, "none": Position, "sinusoidal": SinusoidalPosition}
 schemes |= {"rope": RoPE, "alibi": ALiBi}
-arms = {name: partial(GPT, position=scheme) for name, scheme in schemes.items()}
+RATES = dict.fromkeys(schemes, 4e-3) | {"sinusoidal": 2e-3}            # the best of a sweep for each
+arms = {name: Arm(partial(GPT, position=scheme), lr=RATES[name]) for name, scheme in schemes.items()}
 longer = replace(MICRO_ARCH, steps=1500)                               # positions are learned late
 lesson = Lesson(arms, longer, scores=scores, overview=overview)
 
