@@ -107,16 +107,16 @@ def sweeps(frame, path: Path, mark: str) -> None:
 def _panel_of_rates(axes, panel, title: str) -> None:
     """The lines of one panel, named at their right ends; what lies far above the best is cut off."""
     ends, rates = [], sorted(panel.lr.unique())
+    low, high = panel.val_bpc.min(), panel.val_bpc.max()
+    high = min(high, low + 0.4)
     for number, (name, own) in enumerate(panel.groupby("line", sort=False)):
         colour, dashes = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
-        mean = own.groupby("lr").val_bpc.agg(lambda bits: bits.mean(skipna=False))
+        mean = own.groupby("lr").val_bpc.agg(lambda bits: bits.mean(skipna=False)).clip(upper=2 * high - low)
         axes.plot(own.lr, own.val_bpc, ".", ms=4, color=colour, alpha=0.6)
         axes.plot(mean.index, mean, dashes, color=colour, lw=1.4)
         best = own.lr[own.chosen]
         axes.plot(best, mean[best], "o", ms=7, color=colour)
         ends.append((mean.dropna().iloc[-1], str(name).split(":")[-1], colour))
-    low, high = panel.val_bpc.min(), panel.val_bpc.max()
-    high = min(high, low + 0.4)
     margin = 0.06 * (high - low)
     axes.set(
         xscale="log", title=title, ylabel="validation, bits per character", ylim=(low - margin, high + margin)
