@@ -53,7 +53,7 @@ class Model(nn.Module):
         return self.head(self.attention(x))  # (B, T, V)
 
 
-def picture(model, data, folder):
+def picture(model, data, result, folder):
     """Draw what each character of a line of the test text attends to."""
     from common.report import plots
 

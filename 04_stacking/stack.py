@@ -85,14 +85,12 @@ def probe(model, x, y):
     return {"gradient norm": gradients, "activation size": sizes}
 
 
-def picture(model, data, folder):
+def picture(model, data, result, folder):
     """Draw the norms that were probed while training."""
     from common.report import plots
-    from common.training import checkpoint
 
-    probes = checkpoint.load(folder / checkpoint.NAME).state["probes"]
     title = "Four plain blocks: how much gradient reaches each, how much does each hand on?"
-    return [plots.layers(probes, title, folder / "layers")]
+    return [plots.layers(result.probes, title, folder / "layers")]
 
 
 lesson = Lesson(Model, probe=probe, picture=picture)

@@ -149,7 +149,7 @@ def _train(
                 torch.set_num_threads(most)
                 done.append(result)
                 if model is not None and seed == options.seeds[0] and not plan.overview:  # a map has too many
-                    paths += _show(cell, model, options)
+                    paths += _show(cell, model, result, options)
     except (Stopped, KeyboardInterrupt) as stop:
         _tell_how_to_go_on(isinstance(stop, Stopped), bool(done))
         raise SystemExit(130) from None
@@ -182,12 +182,14 @@ def _pictures(
     return paths
 
 
-def _show(cell: Cell, model: nn.Module, options: Options) -> list[Path]:
+def _show(cell: Cell, model: nn.Module, result: Result, options: Options) -> list[Path]:
     """Print what a trained model writes, and draw the script's picture of it. The paths of what was drawn."""
     name = "" if cell.arm == "default" else f" of {cell.arm}"
     text = sampling.sample(model, cell.data, cell.settings, cell.seed, options.prompt or "")
     print(f"\nsample{name}, seed {cell.seed}:\n{text}")
-    return cell.plan.picture(model, cell.data, cell.folder) if cell.plan.picture and options.pictures else []
+    if not cell.plan.picture or not options.pictures:
+        return []
+    return cell.plan.picture(model, cell.data, result, cell.folder)
 
 
 def _tell_how_to_go_on(saved: bool, some_finished: bool) -> None:

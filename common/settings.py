@@ -218,8 +218,8 @@ class Lesson:
     probe: "Callable[[nn.Module, Tensor, Tensor], dict[str, list[float]]] | None" = None
     """probe(model, x, y): what to look at, by name and layer, at each point of the learning curve, always
     with the same batch."""
-    picture: "Callable[[nn.Module, Data, Path], list[Path]] | None" = None
-    """picture(model, data, folder): pictures of one run. The paths of what was written."""
+    picture: "Callable[[nn.Module, Data, Result, Path], list[Path]] | None" = None
+    """picture(model, data, result, folder): pictures of one run. The paths of what was written."""
     scores: "Callable[[nn.Module, Data, Settings], dict[str, float]] | None" = None
     """scores(model, data, settings): what the trained model scores besides the columns of the results; they
     go to logs/extra.csv."""
