@@ -5,6 +5,7 @@ not lost.
 import csv
 import shutil
 
+import pandas as pd
 import pytest
 import torch
 
@@ -178,6 +179,8 @@ def test_the_milliseconds_of_a_step_from_the_command_to_the_page(own_logs, monke
     value, current = extra.step_of(lines[1], rows)
     assert current and value == rows.value[1] and f"{value:.1f} ms a step" in capsys.readouterr().out
     assert readme.figure(Measured(), "step(norm:rmsnorm, .1f)") == f"{value:.1f}"
+    older = rows.iloc[[1]].assign(value=99.0, fingerprint=f"{lines[1].config()}-older-step")
+    assert extra.step_of(lines[1], pd.concat([rows, older])) == (value, True)
     rows.loc[1, "fingerprint"] = f"{lines[1].config()}-older-step"
     assert extra.step_of(lines[1], rows) == (value, False)
     assert extra.step_of(lines[2], rows.iloc[:1]) == (None, False)

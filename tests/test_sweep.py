@@ -2,6 +2,7 @@
 what the scripts have.
 """
 
+import dataclasses
 import math
 
 import pytest
@@ -109,3 +110,12 @@ def test_an_arm_has_the_rate_that_its_sweep_found_best(monkeypatch):
         bits = sweeps.tried(line, rows)
         assert not bits or sweep.own_rate(line) == sweeps.best(bits), line
         assert not bits or (len(bits) > 2 and sweeps.further(bits) is None), line
+    swept = ["08_micro_arch/norm", "08_micro_arch/activation", "08_micro_arch/position"]
+    assert all(sweeps.tried(line, rows) for experiment in swept for line in course_references(experiment))
+
+
+def test_another_rate_changes_nothing_else_of_an_arm():
+    plan = course_plan("08_micro_arch/ffn_width")
+    before, after = (p.own("0.5x-equal", p.defaults) for p in (plan, plan.at_rate("0.5x-equal", 1e-3)))
+    assert after == dataclasses.replace(before, lr=1e-3) != before and after.n_layer == 10
+    assert plan.at_rate("0.5x-equal", 1e-3).code("0.5x-equal") == plan.code("0.5x-equal")

@@ -6,7 +6,6 @@ itself.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import pandas as pd
 
@@ -34,15 +33,16 @@ def difference(
     """
     if column == "test_bpc" and other == baseline(line.experiment) != line:
         together = judged_together(line.experiment, rows)
-        if line in together:
-            return together[line]
+        if str(line) in together:
+            return together[str(line)]
     return paired(rows(line), rows(other), column)
 
 
 def judged_together(
     experiment: str, rows: Callable[[Reference], pd.DataFrame], further: dict[str, list[float]] | None = None
-) -> dict[Any, Interval]:
-    """Every line of a script minus its first, of those that have the script's seeds and did not diverge.
+) -> dict[str, Interval]:
+    """Every line of a script minus its first, by name: of those that have the script's seeds, saw as many
+    tokens of the same text as the first, and did not diverge.
 
     further: scores by name, in the order of the seeds, that are judged with them.
     """
@@ -51,16 +51,14 @@ def judged_together(
     for line in course_references(experiment):
         own = rows(line)
         own = own[own.seed.isin(seeds) & (own.diverged == False)].sort_values("seed")  # noqa: E712 (a column)
-        if list(own.seed) == seeds and own.corpus.nunique() == 1:
-            scores[line] = (own.corpus.iloc[0], list(own.test_bpc))
+        if list(own.seed) == seeds:
+            scores[line] = set(zip(own.corpus, own.tokens_seen, strict=True)), list(own.test_bpc)
     first = baseline(experiment)
     if first not in scores:
         return {}
-    text, base = scores.pop(first)
-    arms = {str(line): bits for line, (corpus, bits) in scores.items() if corpus == text}
-    intervals = family(base, arms | (further or {}))
-    named = {str(line): line for line in scores}
-    return {named.get(name, name): difference for name, difference in intervals.items()}
+    learned_from, base = scores.pop(first)
+    arms = {str(line): bits for line, (seen, bits) in scores.items() if seen == learned_from}
+    return family(base, arms | (further or {}))
 
 
 def false_alarms(experiment: str, rows: Callable[[Reference], pd.DataFrame], scores=None) -> tuple[int, int]:

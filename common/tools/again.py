@@ -14,13 +14,14 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from common import results
 from common.command_line import parse_as
 from common.errors import UserError, command
 from common.lessons import build_model
 from common.lessons.course import Reference, course_plan, find
 from common.results import extra, families
 from common.run import prepare
-from common.tools.side_by_side import Task
+from common.tools.side_by_side import Task, jobs_at_once
 from common.training import threads
 from common.training.metrics import score
 
@@ -64,9 +65,9 @@ class Steps:
         yield from range(self.total)
 
     def record(self, loss: Tensor) -> None:
-        """Raises ValueError for a loss that is no number."""
+        """Raises UserError for a loss that is no number: a copy that diverged has no score."""
         if not math.isfinite(loss.item()):
-            raise ValueError("the loss is no longer a finite number")
+            raise UserError("the copy diverged: its loss is no longer a finite number")
 
 
 def first_arm(name: str) -> Reference:
@@ -79,9 +80,7 @@ def first_arm(name: str) -> Reference:
 
 def again(arguments: Again, work: Callable[[list[Task], int], None]) -> None:
     """Run what is missing, `work` running the commands, and tell how often a copy is told apart."""
-    jobs = threads.limit() if arguments.jobs is None else arguments.jobs
-    if jobs < 1:
-        raise UserError(f"--jobs {jobs} makes no sense; it must be at least 1")
+    jobs = jobs_at_once(arguments.jobs)
     line = first_arm(arguments.script)
     extra.check_writable()
     done = extra.copies(line)
@@ -93,7 +92,8 @@ def again(arguments: Again, work: Callable[[list[Task], int], None]) -> None:
                 tasks.append(Task(f"{line}, copy {copy}, seed {seed}", program, [(line, seed)]))
     print(f"{len(tasks)} runs to do")
     work(tasks, jobs)
-    print(f"done: {sum(len(seeds) for seeds in extra.copies(line).values())} runs of copies")
+    told, copies = families.false_alarms(line.experiment, results.course_rows)
+    print(f"{told} of {copies} copies are told apart from {line}")
 
 
 def train_copy(line: Reference, copy: int, seed: int) -> float:

@@ -29,11 +29,10 @@ from common.results import extra
 from common.results.table import course_rows
 from common.tools.again import Again, again
 from common.tools.prove import prove
-from common.tools.side_by_side import Job, Pool, Task, gathers, plan_tasks, small
+from common.tools.side_by_side import Job, Pool, Task, gathers, jobs_at_once, plan_tasks, small
 from common.tools.step_time import Time, time_lines
 from common.tools.sweep import Sweep, sweep
 from common.tools.verify import verify
-from common.training import threads
 
 NOTES = {"measured": "", "stale": "measured with earlier code", "missing": "not measured yet"}
 
@@ -148,9 +147,7 @@ def to_draw(jobs: list[Job], experiments: list[str], again: bool) -> list[str]:
 def run(arguments: Run) -> None:
     if arguments.seeds is not None and (not arguments.seeds or min(arguments.seeds) < 0):
         raise UserError("--seeds wants one or more whole numbers from 0 up, for example --seeds 1 2 3")
-    jobs_at_once = threads.limit() if arguments.jobs is None else arguments.jobs
-    if jobs_at_once < 1:
-        raise UserError(f"--jobs {jobs_at_once} makes no sense; it must be at least 1")
+    jobs = jobs_at_once(arguments.jobs)
     references = chosen(arguments.stages)
     results.check_writable()
     if arguments.quick:  # fine-tuning needs a run at full length to start from
@@ -168,7 +165,7 @@ def run(arguments: Run) -> None:
         )
         tasks = plan_tasks(todo, draw, arguments.again)
         print(f"{len(todo)} runs to do, {len(wanted) - len(todo)} of {len(wanted)} are done already")
-    work(tasks, jobs_at_once, arguments.quick)
+    work(tasks, jobs, arguments.quick)
     lost = [] if arguments.quick else missing(todo)
     # a text that is not here and cannot be fetched is replaced by the built-in one, whose rows are another
     # line's
@@ -184,13 +181,13 @@ def run(arguments: Run) -> None:
     )
 
 
-def work(tasks: list[Task], jobs_at_once: int, quick: bool) -> None:
+def work(tasks: list[Task], jobs: int, quick: bool = False) -> None:
     """Run the tasks, telling of each when it begins, and how long all will take."""
     rows = results.read()
     measured = rows.groupby("experiment").train_seconds.mean().to_dict() if len(rows) else {}
     for task in tasks:
         task.seconds = sum(expected_seconds(job, measured, quick) for job in task.jobs)
-    pool = Pool(tasks, jobs_at_once)
+    pool = Pool(tasks, jobs)
     begun = ended = 0
     for event, task, seconds in pool.run():
         if event == "end":
@@ -209,10 +206,7 @@ def work(tasks: list[Task], jobs_at_once: int, quick: bool) -> None:
             )
             for kind in (False, True)
         )
-        print(
-            f"[{begun}/{len(tasks)}] {task.name}   (about {clock(shared / jobs_at_once + alone)} left)",
-            flush=True,
-        )
+        print(f"[{begun}/{len(tasks)}] {task.name}   (about {clock(shared / jobs + alone)} left)", flush=True)
     if pool.stopped:
         print(f"stopped after {ended} of {len(tasks)} commands; the same command goes on from there")
         raise SystemExit(130)
@@ -280,8 +274,8 @@ def main() -> None:
         Run: run,
         List: lambda _: show_list(),
         Status: lambda _: show_status(),
-        Sweep: lambda a: sweep(a, lambda tasks, jobs: work(tasks, jobs, quick=False)),
-        Again: lambda a: again(a, lambda tasks, jobs: work(tasks, jobs, quick=False)),
+        Sweep: lambda a: sweep(a, work),
+        Again: lambda a: again(a, work),
         Time: lambda a: time_lines(chosen(a.stages)),
         Prove: lambda a: prove(chosen(a.stages)),
         Verify: lambda a: verify(refer(a.line), a.seed),

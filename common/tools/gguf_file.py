@@ -22,7 +22,7 @@ def write_gguf(form: Form, tokenizer: Tokenizer, path: Path) -> None:
         import gguf
     except ImportError:
         raise UserError("--format gguf needs the package gguf; install it: pip install gguf") from None
-    pairs = _checked(form, tokenizer)
+    tokenizer = _checked(form, tokenizer)
     llama, config = form.name == "Llama", form.config
     writer = gguf.GGUFWriter(path, "llama" if llama else "gpt2")
     writer.add_name(f"gpt-staircase {form.name}")
@@ -39,7 +39,7 @@ def write_gguf(form: Form, tokenizer: Tokenizer, path: Path) -> None:
         writer.add_rope_freq_base(config["rope_theta"])
     else:
         writer.add_layer_norm_eps(config["layer_norm_epsilon"])
-    _add_tokenizer(writer, pairs)
+    _add_tokenizer(writer, tokenizer)
     architecture = gguf.MODEL_ARCH.LLAMA if llama else gguf.MODEL_ARCH.GPT2
     names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers" if llama else "n_layer"])
     for name, tensor in stored(form).items():

@@ -18,7 +18,7 @@ from common.lessons.course import Reference, course_plan, course_references, ref
 from common.lessons.run_folder import run_folder
 from common.paths import ROOT
 from common.report.readme import timed_lines
-from common.training import checkpoint
+from common.training import checkpoint, threads
 from common.training.presence import Presence
 from common.training.recorder import finished
 
@@ -136,6 +136,14 @@ def plan_tasks(jobs: list[Job], draw: list[str], again: bool) -> list[Task]:
     return sorted(
         tasks, key=lambda task: order.get(task.jobs[0][0], -1) if task.jobs else last[task.name.split(",")[0]]
     )
+
+
+def jobs_at_once(given: int | None) -> int:
+    """How many commands run at once: as many as --jobs says, else as there are cores. Raises UserError."""
+    jobs = threads.limit() if given is None else given
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs} makes no sense; it must be at least 1")
+    return jobs
 
 
 class Pool:

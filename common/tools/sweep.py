@@ -19,7 +19,7 @@ from common.one_run import Cell, run_one
 from common.results import sweeps
 from common.run import prepare
 from common.settings import Options
-from common.tools.side_by_side import Task
+from common.tools.side_by_side import Task, jobs_at_once
 from common.training import threads
 from common.training.presence import Presence
 from common.training.recorder import Stopped
@@ -73,9 +73,7 @@ def sweep(arguments: Sweep, work: Callable[[list[Task], int], None]) -> None:
     """Try what was not tried yet, `work` running the commands; then tell what came of it."""
     if any(not 0 < rate < float("inf") for rate in arguments.rates):
         raise UserError("--rates wants numbers above 0, for example --rates 2e-3 4e-3 8e-3")
-    jobs = threads.limit() if arguments.jobs is None else arguments.jobs
-    if jobs < 1:
-        raise UserError(f"--jobs {jobs} makes no sense; it must be at least 1")
+    jobs = jobs_at_once(arguments.jobs)
     if not arguments.lines:
         raise UserError("name what to sweep: python -m common.tools.course sweep norm (--help tells more)")
     lines = list(dict.fromkeys(line for name in arguments.lines for line in lines_of(name)))
