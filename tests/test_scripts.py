@@ -192,7 +192,9 @@ def test_speed_and_memory_are_measured_when_asked(experiment, table, rows, scrip
     done = script(experiment, f"{flags} --measure")
     assert done.returncode == 0, done.stderr
     found = pd.read_csv(next(own_logs.glob(f"runs/{experiment}/measured-quick/{table}.csv")))
-    assert len(found) == rows and (found.iloc[:, -1] > 0).all()
+    assert len(found) == rows and (found.iloc[:, -1] >= 0).all()
+    unseen = found[found.iloc[:, -1] == 0]  # the system counts memory in steps of a quarter of a megabyte
+    assert unseen.empty or (set(unseen.what), set(unseen.context)) == ({"peak memory (MB)"}, {64})
     assert f"measured-quick/{table}.png" in done.stdout
 
 
