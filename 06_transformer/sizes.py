@@ -1,9 +1,9 @@
-"""Sizes: the same GPT at eight sizes, and a law found on the small ones that has to predict the large ones.
+"""Sizes: the same GPT at several sizes, and a law found on the small ones that has to predict a large one.
 
 Previous : 06_transformer/fast_gpt.py
 Changes  : fit_law, overview, parameters
 Idea     : at equal tokens the loss falls with the number of parameters N along E + A / N^a; what six sizes
-           say of two larger ones
+           say of larger ones
 Source   : Kaplan et al. 2020, arXiv:2001.08361 (a power law; N without embeddings); Hoffmann et al. 2022,
            arXiv:2203.15556 (with an E that no size gets below; equal compute); Yang et al. 2022,
            arXiv:2203.03466 (the wider, the smaller the rate)
@@ -140,7 +140,7 @@ SIZES = {                                                              # layers,
 RATE = 0.5
 
 arms = {name: Arm(Model, n_layer=n_layer, n_embd=n_embd, n_head=n_embd // 16, lr=RATE / n_embd,
-                  on_demand=name == "huge")
+                  on_demand=name in ("xlarge", "huge"))
         for name, (n_layer, n_embd) in SIZES.items()}
 settings = Settings(corpus="stdlib", batch_size=64, steps=700, warm_up=100)
 lesson = Lesson(arms, settings, overview=overview, quick={"steps": 120, "arms": SMALL[:5]})

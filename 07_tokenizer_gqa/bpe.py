@@ -185,18 +185,18 @@ def load(s, device="cpu", tokenizer=None):
 
 
 def overview(results, folder):
-    """Draw test bits per character against the size of the vocabulary, for each of the three comparisons; and
-    list the vocabularies.
+    """Draw test bits per character against the size of the vocabulary, for equal steps; and list the
+    vocabularies.
     """
     from common.report import overviews
 
-    kinds = {"context": "equal context", "time": "equal time"}
     rows = [r.row for r in results if not r.row["diverged"]]
     if not rows:
         return []
-    marks = [overviews.Mark(kinds.get(row["arm"].split("-")[-1], "equal characters"), row["vocab_size"],
-                            row["test_bpc"], row) for row in rows]
-    listed_arms = [*TOKENIZERS, *(f"{name}-time" for name in PUBLISHED)]
+    marks = [overviews.Mark("equal context" if row["arm"].endswith("-context") else "equal characters",
+                            row["vocab_size"], row["test_bpc"], row)
+             for row in rows if row["arm"] not in (*PUBLISHED, "byte-clipped")]
+    listed_arms = (*TOKENIZERS, *PUBLISHED)
     first = [row for row in rows if row["seed"] == rows[0]["seed"] and row["arm"] in listed_arms]
     listed = [(row["arm"], row["seed"], row["vocab_size"], math.log(2) * row["test_bpc"] / row["test_loss"],
                int(row["vocab_size"] * row["n_embd"]), row["params"], row["test_loss"]) for row in first]
@@ -204,21 +204,21 @@ def overview(results, folder):
               "test_loss"]
     overviews.write_table(folder / "tokenizers", header, listed)
     labels = ("entries of the vocabulary", "test, bits per character")
-    return [overviews.points(marks, labels, "What does a tokenizer buy?", folder / "bits")]
+    return marks and [overviews.points(marks, labels, "What does a tokenizer buy?", folder / "bits")]
 
 
-# How many windows of 64 tokens hold 2048 characters of tinyshakespeare, and how many tokens 192: each step of
-# each arm sees as much text.
-TOKENIZERS = {"char": (32, 192), "byte": (32, 192), "bpe-512": (16, 97), "bpe-1024": (13, 78),
-              "bpe-2048": (11, 67), "bpe-4096": (10, 59)}
-PUBLISHED = {"gpt2": 9, "cl100k_base": 9}
+# How many windows of 64 tokens hold 2048 characters of tinyshakespeare: each step of each arm sees as much
+# text. And how many tokens hold 192, where a window is to be as long for each.
+TOKENIZERS = {"char": 32, "byte": 32, "bpe-512": 16, "bpe-1024": 13, "bpe-2048": 11, "bpe-4096": 10}
+CONTEXTS = {"char": 192, "bpe-1024": 78, "bpe-4096": 59}
+PUBLISHED = {"gpt2": 200, "cl100k_base": 110}                          # steps, each as dear as several others
 
-arms = {name: Arm(GPT, tokenizer=name, batch_size=windows) for name, (windows, _) in TOKENIZERS.items()}
+arms = {name: Arm(GPT, tokenizer=name, batch_size=windows) for name, windows in TOKENIZERS.items()}
 arms |= {f"{name}-context": Arm(GPT, tokenizer=name, block_size=tokens, batch_size=11)
-         for name, (_, tokens) in TOKENIZERS.items()}
-windows = {name: windows for name, (windows, _) in TOKENIZERS.items()} | PUBLISHED
-arms |= {f"{name}-time": Arm(GPT, tokenizer=name, batch_size=windows[name], seconds=60, warm_up=20)
-         for name in windows}
+         for name, tokens in CONTEXTS.items()}
+arms["byte-clipped"] = Arm(GPT, tokenizer="byte", batch_size=TOKENIZERS["byte"], clip=1.0)
+arms |= {name: Arm(GPT, tokenizer=name, batch_size=9, steps=steps, warm_up=20)
+         for name, steps in PUBLISHED.items()}
 small = {"steps": 150, "arms": ["char", "bpe-512", "bpe-4096"]}
 lesson = Lesson(arms, Settings(lr=4e-3, warm_up=100), load=load, overview=overview, quick=small)
 

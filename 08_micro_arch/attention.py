@@ -170,10 +170,7 @@ def overview(results, folder):
 
 
 def cost(name, T):
-    """Milliseconds of a layer and its gradients at context T, one thread, and the megabytes of its peak.
-
-    The system counts memory in steps of up to 0.3 MB: of T=64 it may see nothing.
-    """
+    """Milliseconds of a layer and its gradients at context T, one thread; megabytes of its peak (±0.3)."""
     torch.set_num_threads(1)
     layer, x = Attention(Settings(), KINDS[name]), torch.randn(1, T, 64, requires_grad=True)
     layer(x[:, :64], None).sum().backward()

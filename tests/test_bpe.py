@@ -260,11 +260,12 @@ def test_each_arm_sees_as_much_text():
     )
     train = text[: int(0.9 * len(text))]
     for name in ("char", "byte", "bpe-512", "bpe-1024", "bpe-2048", "bpe-4096"):
-        own, wide = (plan.own(arm, plan.defaults) for arm in (name, f"{name}-context"))
+        own = plan.own(name, plan.defaults)
         characters = len(train) / len(make(name, text, train).encode(train))
         assert abs(own.batch_size * own.block_size * characters / 2048 - 1) < 0.04, name
-        assert abs(wide.block_size * characters / 192 - 1) < 0.04, name
-        assert plan.own(f"{name}-time", plan.defaults).batch_size == own.batch_size
+        if f"{name}-context" in plan.arms:
+            wide = plan.own(f"{name}-context", plan.defaults)
+            assert abs(wide.block_size * characters / 192 - 1) < 0.04, name
 
 
 def test_a_short_text_gives_as_many_merges_as_it_has():

@@ -54,6 +54,25 @@ def test_a_slow_arm_is_read_earlier(timed):
     assert lines[SLOW.arm][5].startswith("worse")
 
 
+def test_a_shorter_run_has_equal_time_only(timed):
+    """It sets the time for all; after its last step it cannot be compared at equal steps."""
+    path = plots.folder() / "curves_08_micro_arch.csv"
+    curves = pd.read_csv(path)
+    own = curves[curves.arm == SLOW.arm].step
+    half = own[own <= own.max() // 2].max()
+    curves[(curves.arm != SLOW.arm) | (curves.step <= half)].to_csv(path, index=False)
+    table = equal_time.table(timed, f"norm {LINES[0].arm} {SLOW.arm} {LINES[2].arm}")
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    assert [line[0] for line in lines] == [line.arm for line in (LINES[0], SLOW, LINES[2])]
+    assert [line[2] for line in lines] == [str(2 * half), str(half), str(2 * half)]
+    assert lines[1][3] == f"{half} steps only" and "±" in lines[1][4] and "±" in lines[2][3]
+
+
+def test_an_arm_that_is_not_there_is_refused(timed):
+    with pytest.raises(UserError, match="no arm 'rmsnorn'; did you mean 'rmsnorm'"):
+        equal_time.table(timed, "norm layernorm rmsnorn")
+
+
 def test_without_times_it_is_not_measured_yet(timed):
     timed.scores = timed.scores[~((timed.scores.arm == SLOW.arm) & (timed.scores.what == extra.STEP))]
     assert equal_time.table(timed, "norm") == f"{NOT_YET}\n"

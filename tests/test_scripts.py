@@ -28,7 +28,7 @@ def test_script_runs_and_appends_a_valid_row(experiment, script):
     trains = plan.trains(next(iter(plan.arms)))
     # a map has many cells
     arms = [arm for arm in plan.arms if arm in plan.small()[1][::3]] if plan.overview else plan.course_arms
-    arms = ["char", "byte", "bpe-512", "bpe-512-context"] if experiment == "07_tokenizer_gqa/bpe" else arms
+    arms = ["char", "byte", "bpe-512", "bpe-1024-context"] if experiment == "07_tokenizer_gqa/bpe" else arms
     flags = f"--corpus {'indian' if experiment in NAMES else 'pydoc'}{' --steps 3' if trains else ''}"
     flags += " --warm-up 0" if plan.defaults.warm_up else ""  # three steps leave no room for one
     done = script(experiment, f"{flags} --arms {' '.join(arms)}" if plan.overview else flags)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from common.errors import UserError
-from common.lessons.course import Reference, course_plan, course_references, find
+from common.lessons.course import Reference, course_plan, course_references, find, refer
 from common.report import plots
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Measured
 from common.report.tables import markdown, number, spread
@@ -22,14 +22,18 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def table(measured: Measured, name: str) -> str:
+def table(measured: Measured, text: str) -> str:
     """A Markdown table: each arm of a script minus its first, in bits per character of the validation text,
-    after the same steps and after the same seconds.
+    after the same steps and after the same seconds, as many as the shortest run took.
 
-    Raises UserError for a script whose rate is not constant.
+    text: a script, and those of its arms that are meant, if not all: `norm`, `bpe char bpe-1024`. Raises
+    UserError for an arm that the script does not have, and for a script whose rate is not constant.
     """
+    name, *arms = text.split()
     experiment = find(name)
-    lines = [line for line in course_references(experiment) if not line.flags]
+    lines = [refer(f"{name}:{arm}") for arm in arms] or [
+        line for line in course_references(experiment) if not line.flags
+    ]
     if any(course_plan(experiment).own(line.arm, line.settings()).cosine for line in lines):
         raise UserError(f"{experiment}: a run with --cosine is not the beginning of a longer one")
     curves = {line: curve for line in lines if (curve := _curves(measured, line)) is not None}
@@ -37,25 +41,29 @@ def table(measured: Measured, name: str) -> str:
     times = {line: value for line, (value, _) in known.items() if value is not None}
     if set(curves) != set(lines) or set(times) != set(lines):
         return f"{NOT_YET}\n"
-    steps = {line: float(min(curve.index[-1] for curve in curves.values())) for line in lines}
-    fair = _steps_in_equal_time(times, steps[lines[0]])
-    at_steps, at_time = (_differences(lines, curves, counts) for counts in (steps, fair))
+    steps = {line: float(curves[line].index[-1]) for line in lines}
+    fair = _steps_in_equal_time(times, steps)
+    whole = [line for line in lines if steps[line] == steps[lines[0]]]
+    at_steps, at_time = _differences(whole, curves, steps), _differences(lines, curves, fair)
     rows = []
     for line in lines:
         mark = "" if known[line][1] else DAGGER
         shown = [line.arm, number(times[line], ".1f") + mark, f"{fair[line]:.0f}"]
         if line in at_time:
-            shown += [spread(found[line], sign=True) for found in (at_steps, at_time)]
+            equal = spread(at_steps[line], sign=True) if line in at_steps else f"{steps[line]:.0f} steps only"
+            shown += [equal, spread(at_time[line], sign=True)]
             shown.append(at_time[line].verdict)
         rows.append(shown)
     text = markdown(COLUMNS, rows)
     return text + (f"\n{FOOTNOTE}\n" if DAGGER in text else "")
 
 
-def _steps_in_equal_time(times: dict[Reference, float], steps: float) -> dict[Reference, float]:
-    """How many steps each makes in the time that the fastest takes for all of its steps."""
-    seconds = steps * min(times.values())
-    return {line: seconds / value for line, value in times.items()}
+def _steps_in_equal_time(
+    times: dict[Reference, float], steps: dict[Reference, float]
+) -> dict[Reference, float]:
+    """How many steps each makes in the time that the first to be done takes for all of its steps."""
+    done = min(steps[line] * value for line, value in times.items())
+    return {line: done / value for line, value in times.items()}
 
 
 def _differences(lines: list[Reference], curves, counts: dict[Reference, float]) -> dict[Reference, Interval]:
