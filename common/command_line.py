@@ -15,7 +15,7 @@ import tyro
 
 from common import config_file
 from common.errors import UserError, nearest
-from common.settings import NamesSettings, Options, PartSettings, Settings
+from common.settings import NamesSettings, Options, PartSettings, ScheduleSettings, Settings
 
 if TYPE_CHECKING:
     from common.lessons.plan import Plan
@@ -113,7 +113,9 @@ def _one_line(box: str, arguments: list[str]) -> str:
     rule = next((i for i, line in enumerate(inside) if line.startswith("─")), len(inside))
     sentence = " ".join(inside[:rule])
     known = [
-        flag(f.name) for kind in (NamesSettings, PartSettings, Options) for f in dataclasses.fields(kind)
+        flag(f.name)
+        for kind in (NamesSettings, PartSettings, ScheduleSettings, Options)
+        for f in dataclasses.fields(kind)
     ]
     wrong = next((a for a in arguments if a.startswith("--") and a in sentence), "")
     return f"{sentence}{nearest(wrong, known) if 'Unrecognized' in sentence else ''} (--help lists all flags)"

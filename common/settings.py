@@ -65,7 +65,7 @@ class Settings:
     dropout: float = 0.0
     """Share of the activations that is set to zero in training."""
     warm_up: int = 0
-    """Steps over which the learning rate rises to --lr (this and six more: stage 09, not there yet)."""
+    """Steps over which the learning rate rises to --lr (this and six more: stage 09)."""
     cosine: bool = False
     """After the warm-up, let the learning rate fall along a cosine to --min-lr."""
     min_lr: float = 0.0
@@ -91,7 +91,7 @@ class Settings:
     """Start from the weights of an earlier run (experiment or run folder): fine-tuning."""
 
 
-# the setting of stage 08: about 2,500 characters a step, and nothing left to the luck of a single seed
+# the setting of stages 08, 09: about 2,500 characters a step, and nothing left to the luck of a single seed
 MICRO_ARCH = Settings(
     tokenizer="bpe-1024", batch_size=16, steps=600, warm_up=60, lr=4e-3, clip=1.0, beta2=0.99
 )
@@ -131,6 +131,15 @@ class PartSettings(ExpertSettings):
     """Let queries and keys go through an RMSNorm."""
     window: int = 32
     """Places that a query of attention `local` sees, itself among them."""
+
+
+@dataclass(frozen=True)
+class ScheduleSettings(Settings):
+    """Settings of a run whose learning rate follows a schedule."""
+
+    schedule: Literal["constant", "cosine", "linear", "stable-decay"] = "constant"
+    """What the learning rate does after the warm-up: it stays, falls to zero along half a cosine or a
+    straight line, or stays until the last fifth of the steps and then falls to zero."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +259,7 @@ INTRODUCED = {
     "attention": "flash", "feed_forward": "gelu", "norm": "layernorm", "position": "learned", "head": "tied",
     "qk_norm": False,
     "window": 32,
+    "schedule": "constant",
 }  # fmt: skip
 
 

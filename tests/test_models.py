@@ -22,6 +22,8 @@ SOME = {
     "08_micro_arch/attention": ["full-64", "local-64", "linear-64", "linear-128"],
     "08_micro_arch/moe": ["dense", "top-2", "top-1", "top-2-capacity-1"],
     "08_micro_arch/qk_norm": ["plain-0.004", "normalised-0.004"],
+    "09_pretraining/init": ["gpt2", "unscaled", "zero", "small", "large", "gpt2-16"],
+    "09_pretraining/schedule": ["warm-up"],
 }
 ARMS = [(e, arm) for e in lessons.COURSE for arm in SOME.get(e, lessons.course_plan(e).arms)]
 TRAINED = [(e, arm) for e, arm in ARMS if lessons.course_plan(e).trains(arm)]
@@ -45,6 +47,8 @@ def batch(experiment: str, s: Settings, rows: int):
 
 @pytest.mark.parametrize(("experiment", "arm"), TRAINED)
 def test_untrained_loss_is_near_that_of_a_uniform_guess(experiment, arm):
+    if (experiment, arm) == ("09_pretraining/init", "large"):
+        pytest.skip("what it shows is that its first guess is a loud one")
     model, s = build(experiment, arm)
     x, y = batch(experiment, s, 64)
     near = 0.6 if experiment < "06" else 0.05  # from the complete GPT on, weights start small
@@ -110,6 +114,10 @@ def test_receptive_fields(experiment, arm):
     see one.
     """
     model, s = build(experiment, arm)
+    if (experiment, arm) == ("09_pretraining/init", "zero"):
+        torch.manual_seed(0)  # its blocks begin as nothing at all
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight, std=0.1)
     model.double().eval()  # through four plain blocks hardly anything arrives, but something does
     x, _ = batch("", s, 1)
     changed = x.clone()

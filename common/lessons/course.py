@@ -47,6 +47,8 @@ COURSE = (
     "08_micro_arch/attention",
     "08_micro_arch/moe",
     "08_micro_arch/assemble",
+    "09_pretraining/init",
+    "09_pretraining/schedule",
 )
 
 # what stands beside every later stage

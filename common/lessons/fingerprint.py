@@ -42,6 +42,19 @@ ROOTS = (  # reached by every line
 
 def reached(roots: Iterable[Place]) -> dict[str, str]:
     """`module.name` or `module.name.method` -> digest, of everything that the roots reach."""
+    return {
+        f"{place.path.relative_to(ROOT).as_posix()}:{place.name}.{key}": unit.digest
+        for (place, key), unit in _reached(roots).items()
+    }
+
+
+def asked(thing: object) -> set[str]:
+    """The attributes that an object of a script, and what it reaches, ask for: of settings too."""
+    return set().union(*(unit.attributes for unit in _reached(describe(thing)[0]).values()))
+
+
+def _reached(roots: Iterable[Place]) -> dict[tuple[Place, str], Unit]:
+    """Each definition, or method of a class (its head under ""), that the roots reach."""
     seen: set[Place] = set()
     attributes: set[str] = set()
     taken: dict[tuple[Place, str], Unit] = {}
@@ -65,10 +78,7 @@ def reached(roots: Iterable[Place]) -> dict[str, str]:
             taken[place, key] = unit
             attributes |= unit.attributes
             waiting += unit.places - seen
-    return {
-        f"{place.path.relative_to(ROOT).as_posix()}:{place.name}.{key}": unit.digest
-        for (place, key), unit in taken.items()
-    }
+    return taken
 
 
 def describe(thing: object) -> tuple[list[Place], str]:

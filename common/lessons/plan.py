@@ -16,7 +16,7 @@ from common.command_line import parse
 from common.data import text_data
 from common.data.tokenizer import identity
 from common.errors import UserError
-from common.lessons.fingerprint import fingerprint
+from common.lessons.fingerprint import asked, fingerprint
 from common.lessons.header import Header, read_header
 from common.settings import ARCHITECTURE, RECIPE, Arm, Lesson, Reading, Settings, config_hash
 from common.training.loop import train
@@ -102,11 +102,10 @@ class Plan:
             if self.trains(arm)
             else {"steps", "seconds", "batch_size", "lr", "init_from", "tokenizer", *RECIPE}
         )
-        own_loop = (
-            set()
-            if self.train.__module__ == "common.training.loop"
-            else {"dtype", "seconds", "tokenizer", *RECIPE}
-        )
+        own_loop = set()
+        if self.train.__module__ != "common.training.loop":
+            own_loop = {"dtype", "seconds", *RECIPE} - asked(self.train)
+            own_loop |= {"tokenizer"} if self.defaults.tokenizer == "char" else set()
         return set(ARCHITECTURE) - self.reads(arm, s) - {"block_size"} | counted | own_loop
 
     def code(self, arm: str) -> str:

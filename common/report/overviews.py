@@ -239,13 +239,17 @@ def scored(lines: list[tuple], labels: tuple[str, str], title: str, path: Path) 
 
 
 def scaling(
-    lines: list[tuple], header: tuple[str, str, str, str], labels: tuple[str, str], title: str, path: Path
+    lines: list[tuple],
+    header: tuple[str, str, str, str],
+    labels: tuple[str, str],
+    title: str,
+    path: Path,
+    x_scale: str = "log",
 ) -> Path:
-    """Draw (panel, series, x, y) as a line for each series, a panel beside the other, x logarithmic. Returns
-    the picture's path.
+    """Draw (panel, series, x, y) as a line for each series, panels side by side. Returns the picture's path.
 
     header: the names of the four in the table. labels: of x and of the first panel's y; a panel's title says
-    what else its y may be.
+    what else its y may be. x_scale: log or linear.
     """
     frame = _table(path, list(header), lines).set_axis(["panel", "series", "x", "y"], axis=1)
     look = {
@@ -259,11 +263,12 @@ def scaling(
             for name, line in _groups(group, "series"):
                 colour, marker = look[name]
                 axes.plot(line.x, line.y, f"{marker}-", ms=4, lw=1.2, color=colour, label=name)
-            ticks = sorted(group.x.unique())
-            axes.set(xscale="log", xlabel=labels[0])
+            axes.set(xscale=x_scale, xlabel=labels[0])
             axes.set_title(panel, fontsize=9)
-            axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
-            axes.minorticks_off()
+            if x_scale == "log":
+                ticks = sorted(group.x.unique())
+                axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
+                axes.minorticks_off()
             _vertical(axes, group.y, 0.0)
         return _titled(figure, row[0][0], labels[1], title, path)
 

@@ -3,7 +3,7 @@
 
 At the course setting the learning rate is constant, everything decays a little, and no gradient is clipped.
 The recipe that large models are trained by (warm-up and cosine, decay of matrices only, clipping) is there
-for presets; stage 09, which is not there yet, teaches it.
+for presets; stage 09 teaches it.
 """
 
 import math
