@@ -43,6 +43,11 @@ def run_folder(experiment: str, arm: str, seed: int, config: str, code: str) -> 
     )
 
 
+def run_folders(experiment: str, arm: str, seed: int, config: str) -> list[Path]:
+    """All folders with runs of these settings, whatever code made them."""
+    return sorted((logs_folder() / "runs" / experiment).glob(f"{arm}-seed{seed}-{config}*"))
+
+
 def _code_in(folder: Path) -> str | None:
     """What stands for the code that wrote the checkpoint of a folder; None where there is no whole one."""
     try:

@@ -5,6 +5,9 @@ so many seconds can be read from the learning curve of a run that took more step
 step that were measured by turns.
 """
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -58,6 +61,20 @@ def table(measured: Measured, text: str) -> str:
     return text + (f"\n{FOOTNOTE}\n" if DAGGER in text else "")
 
 
+def scripts(text: str) -> list[str]:
+    """The scripts whose arms a text compares at equal time."""
+    return list(dict.fromkeys(find(name) for name in re.findall(r"<!-- equal time: (\S+)", text)))
+
+
+def curves_path(experiment: str) -> Path:
+    """The file with the learning curves of a script: that of its stage, or one of its own where one picture
+    of all its arms stands in for their curves.
+    """
+    own = course_plan(experiment).overview
+    name = experiment.replace("/", "_") if own else experiment.split("/")[0]
+    return plots.folder() / f"curves_{name}.csv"
+
+
 def _steps_in_equal_time(
     times: dict[Reference, float], steps: dict[Reference, float]
 ) -> dict[Reference, float]:
@@ -84,7 +101,7 @@ def _curves(measured: Measured, line: Reference) -> pd.DataFrame | None:
     logs/plots.
     """
     rows = measured.rows(line)
-    path = plots.folder() / f"curves_{line.experiment.split('/')[0]}.csv"
+    path = curves_path(line.experiment)
     if not len(rows) or rows.diverged.any() or not path.exists():
         return None
     known = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str})

@@ -15,7 +15,7 @@ from common import lessons, results
 from common.errors import UserError, command
 from common.lessons.course import COURSE, Reference, course_plan, course_references, refer
 from common.paths import ROOT
-from common.report import figures, pictures, plots
+from common.report import equal_time, figures, pictures, plots
 from common.report.evidence import Line, Measured
 from common.report.readme import differences, render
 from common.report.summary import read_curve
@@ -85,17 +85,17 @@ class CurveError(UserError):
 
 
 def curve_points(reference: Reference, row, tracked) -> list[list]:
-    """The learning curve of a row: from its run folder, or from the tracked file of an earlier report.
+    """The learning curve of a row: from a run folder, or from the tracked file of an earlier report.
 
-    Raises CurveError.
+    A curve that ends at the row's validation loss, to the last bit, is the row's, whatever the folder is
+    called. Raises CurveError.
     """
-    from common.lessons.run_folder import run_folder
+    from common.lessons.run_folder import run_folders
 
-    curve = read_curve(
-        run_folder(reference.experiment, reference.arm, row.seed, row.config_hash, row.code_hash)
-    )
-    if curve and curve[-1][2] == row.val_loss:
-        return [list(point) for point in curve]
+    for folder in run_folders(reference.experiment, reference.arm, row.seed, row.config_hash):
+        curve = read_curve(folder)
+        if curve and curve[-1][2] == row.val_loss:
+            return [list(point) for point in curve]
     if tracked is not None:
         same = tracked[
             (tracked.experiment == row.experiment) & (tracked.arm == row.arm) & (tracked.seed == row.seed)
@@ -120,16 +120,14 @@ def _tracked_curves(path: Path):
     return pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True)
 
 
-def curves_data(measured: Measured, stage: str, path: Path) -> tuple[str | None, list[str]]:
-    """Learning curves of a stage's scripts without flags as CSV, None where there is none to draw; and which
-    curves are lost.
+def curves_data(measured: Measured, references: list[Reference], path: Path) -> tuple[str | None, list[str]]:
+    """Learning curves of lines of the course as CSV, None where there is none to draw; and which curves are
+    lost.
     """
     tracked = _tracked_curves(path)
     lines: list[list] = []
     problems: list[str] = []
-    for reference in (
-        r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).overview
-    ):
+    for reference in references:
         line = measured.line(reference)
         if line.state == "missing" and course_plan(reference.experiment).trains(reference.arm):
             lines.append([reference.experiment, reference.arm, *[""] * 7, "missing"])
@@ -178,11 +176,27 @@ def plot_data(measured: Measured) -> tuple[dict[Path, str | None], list[str]]:
     content: dict[Path, str | None] = {target / "staircase.csv": staircase_data(measured)}
     problems = []
     for stage in dict.fromkeys(e.split("/")[0] for e in COURSE):
+        shown = [
+            r for r in course_references(stage) if not r.flags and not course_plan(r.experiment).overview
+        ]
         path = target / f"curves_{stage}.csv"
-        content[path], lost = curves_data(measured, stage, path)
+        content[path], lost = curves_data(measured, shown, path)
         problems += lost
         content[target / f"sweep_{stage}.csv"] = sweep_data(measured, stage)
+    for experiment in _read_at_equal_time():
+        path = equal_time.curves_path(experiment)
+        content[path], _ = curves_data(
+            measured, course_references(experiment), path
+        )  # lost: not measured yet
     return content, problems
+
+
+def _read_at_equal_time() -> list[str]:
+    """The scripts with one picture of all their arms whose curves a table at equal time is read from: their
+    curves are data without a picture.
+    """
+    scripts = equal_time.scripts((ROOT / "README.md").read_text(encoding="utf-8"))
+    return [experiment for experiment in scripts if course_plan(experiment).overview]
 
 
 def draw(path: Path, data: str) -> None:
@@ -193,12 +207,20 @@ def draw(path: Path, data: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(data, encoding="utf-8", newline="\n")
     picture = path.with_suffix(".png")
+    if not _has_picture(path):
+        return
     if path.stem == "staircase":
         figures.staircase(frame, picture, plots.mark(data))
     elif path.stem.startswith("sweep_"):
         figures.sweeps(frame, picture, plots.mark(data))
     else:
         figures.stage_curves(frame, path.stem.removeprefix("curves_"), picture, plots.mark(data))
+
+
+def _has_picture(path: Path) -> bool:
+    """Whether a data file is drawn; the curves of a single script are not."""
+    name = path.stem.removeprefix("curves_")
+    return name == path.stem or any(experiment.split("/")[0] == name for experiment in COURSE)
 
 
 def plot_problems(path: Path, data: str | None) -> list[str]:
@@ -208,9 +230,8 @@ def plot_problems(path: Path, data: str | None) -> list[str]:
     if data is None:
         return [f"{path.name} is there, and the results have nothing to draw in it"] if path.exists() else []
     old = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [f"{path.name}: {difference}" for difference in differences(old, data)[:3]] + plots.mark_problem(
-        path, data
-    )
+    undrawn = plots.mark_problem(path, data) if _has_picture(path) else []
+    return [f"{path.name}: {difference}" for difference in differences(old, data)[:3]] + undrawn
 
 
 def check(readme: Path) -> list[str]:
