@@ -15,7 +15,14 @@ import tyro
 
 from common import config_file
 from common.errors import UserError, nearest
-from common.settings import NamesSettings, Options, PartSettings, ScheduleSettings, Settings
+from common.settings import (
+    NamesSettings,
+    OptimizerSettings,
+    Options,
+    PartSettings,
+    ScheduleSettings,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from common.lessons.plan import Plan
@@ -114,7 +121,7 @@ def _one_line(box: str, arguments: list[str]) -> str:
     sentence = " ".join(inside[:rule])
     known = [
         flag(f.name)
-        for kind in (NamesSettings, PartSettings, ScheduleSettings, Options)
+        for kind in (NamesSettings, PartSettings, ScheduleSettings, OptimizerSettings, Options)
         for f in dataclasses.fields(kind)
     ]
     wrong = next((a for a in arguments if a.startswith("--") and a in sentence), "")

@@ -143,6 +143,15 @@ class ScheduleSettings(Settings):
 
 
 @dataclass(frozen=True)
+class OptimizerSettings(Settings):
+    """Settings of a run that says which optimizer makes its steps."""
+
+    optimizer: Literal["sgd", "adamw", "muon"] = "adamw"
+    """What makes a step of a gradient: SGD with momentum, AdamW, or Muon for matrices and AdamW for the rest.
+    """
+
+
+@dataclass(frozen=True)
 class NamesSettings(Settings):
     """Settings of the scripts that invent names."""
 
@@ -260,6 +269,7 @@ INTRODUCED = {
     "qk_norm": False,
     "window": 32,
     "schedule": "constant",
+    "optimizer": "adamw",
 }  # fmt: skip
 
 

@@ -16,7 +16,15 @@ from common.lessons import definitions, fingerprint, receipts
 from common.lessons.course import COURSE, course_plan, course_references, refer
 from common.lessons.definitions import Place
 from common.paths import ROOT
-from common.settings import FIRST, INTRODUCED, NamesSettings, PartSettings, ScheduleSettings, config_hash
+from common.settings import (
+    FIRST,
+    INTRODUCED,
+    NamesSettings,
+    OptimizerSettings,
+    PartSettings,
+    ScheduleSettings,
+    config_hash,
+)
 from common.tools import prove as prover
 
 LINES = ("01_bigram/by_hand", "01_bigram/ngram:3", "01_bigram/names_mlp", "02_attention/positions",
@@ -283,7 +291,7 @@ def test_a_decorated_function_is_followed_to_where_it_was_written():
 
 # ---- settings ------------------------------------------------------------------------------------
 
-KINDS = (NamesSettings, PartSettings, ScheduleSettings)
+KINDS = (NamesSettings, OptimizerSettings, PartSettings, ScheduleSettings)
 
 
 def test_every_later_setting_has_the_value_it_came_with():

@@ -33,6 +33,8 @@ ROOMY = {
     "07_tokenizer_gqa/bpe": 230,
     # five ways in one place, one of them forward and backward by hand, and what each costs
     "08_micro_arch/attention": 216,
+    # Muon in full beside AdamW by hand, and what part of a step is theirs
+    "09_pretraining/optimizer": 175,
 }
 LIBRARY = {"nn.Module", "nn.ModuleList", "nn.Sequential"}  # containers, not ideas
 TAUGHT_BY_LANGUAGE = {"torch", "numpy", "scipy", *sys.stdlib_module_names}

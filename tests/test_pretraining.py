@@ -1,4 +1,4 @@
-"""How training goes (stage 09): first weights and schedules."""
+"""How training goes (stage 09): first weights, schedules, optimizers."""
 
 import dataclasses
 import math
@@ -11,16 +11,18 @@ from common import lessons
 from common.data import text_data
 from common.lessons.fingerprint import asked
 from common.model.gpt import GPT
-from common.settings import ScheduleSettings, Settings
+from common.settings import OptimizerSettings, ScheduleSettings, Settings
 from common.training import loop
+from common.training.recorder import Recorder
 
-INIT, SCHEDULE = "09_pretraining/init", "09_pretraining/schedule"
+INIT, SCHEDULE, OPTIMIZER = (f"09_pretraining/{name}" for name in ("init", "schedule", "optimizer"))
 SMALL = {"n_embd": 32, "n_head": 2, "n_layer": 2, "block_size": 16, "batch_size": 4, "corpus": "pydoc"}
 
 
 def lesson(experiment: str) -> dict:
     """What the script of an experiment defines."""
-    return lessons.course_plan(experiment).overview.__globals__
+    plan = lessons.course_plan(experiment)
+    return (plan.overview or plan.train).__globals__
 
 
 class Watching:
@@ -162,6 +164,163 @@ def test_at_a_constant_rate_it_is_the_loop_of_the_course():
     assert watched.losses == expected.losses
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), usual.parameters(), strict=True))
     assert watched.losses[-1] < watched.losses[0]
+
+
+# ---- optimizers ----------------------------------------------------------------------------------
+
+
+def nearest_by_values(g: torch.Tensor) -> torch.Tensor:
+    """Muon's polynomial applied to the singular values themselves, in float64."""
+    u, values, v = torch.linalg.svd(g.double(), full_matrices=False)
+    values = values / values.square().sum(-1, keepdim=True).sqrt()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return u * values[..., None, :] @ v
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 192), (256, 64), (3, 5)])
+def test_a_turned_matrix_has_singular_values_near_one(shape):
+    """Between 0.7 and 1.2, as published; the same one by one as in a batch; and what the polynomial says."""
+    orthogonal = lesson(OPTIMIZER)["orthogonal"]
+    torch.manual_seed(0)
+    batch = torch.randn(4, *shape)
+    found = orthogonal(batch)
+    values = torch.linalg.svdvals(found)
+    # of a square matrix a few are too small to be driven there
+    share = 0.95 if shape[0] == shape[1] else 0.999
+    assert values.max() < 1.25 and (values > 0.65).float().mean() > share
+    for one, g in zip(found, batch, strict=True):
+        torch.testing.assert_close(orthogonal(g), one, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.double(), nearest_by_values(batch), rtol=0, atol=1e-4)
+    torch.testing.assert_close(orthogonal(1000 * batch), found, rtol=1e-4, atol=1e-5)  # length is no matter
+
+
+def test_a_flat_gradient_is_no_trouble():
+    """Of a matrix of zeros, and of one that has a single direction, no step is not a number."""
+    orthogonal = lesson(OPTIMIZER)["orthogonal"]
+    assert torch.equal(orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
+    one = orthogonal(torch.outer(torch.arange(1.0, 5), torch.ones(3)))
+    assert torch.isfinite(one).all() and 0.65 < torch.linalg.svdvals(one)[0] < 1.25
+
+
+def test_muon_is_that_of_the_library():
+    """Which computes in bfloat16: equal to about three digits of a step."""
+    torch.manual_seed(0)
+    first = [torch.randn(48, 16), torch.randn(16, 48), torch.randn(16, 48)]
+    ours, theirs = ([nn.Parameter(w.clone()) for w in first] for _ in range(2))
+    part = {"params": ours, "weight_decay": 0.1, "orthogonal": True}
+    own = lesson(OPTIMIZER)["Muon"]([part], 1e-2, (0.9, 0.99))
+    library = torch.optim.Muon(
+        theirs, lr=1e-2, weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw"
+    )
+    for _ in range(20):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        own.step()
+        library.step()
+    for a, b, w in zip(ours, theirs, first, strict=True):
+        assert (a - b).norm() < 0.02 * (a - w).norm()
+
+
+def test_adamw_by_hand_is_that_of_the_library():
+    """The part of Muon that is for all but matrices, over 50 steps, in float64."""
+    torch.manual_seed(0)
+    first = [torch.randn(7, 5).double(), torch.randn(5).double()]
+    ours, theirs = ([nn.Parameter(w.clone()) for w in first] for _ in range(2))
+    parts = [{"params": ours[:1], "weight_decay": 0.3}, {"params": ours[1:], "weight_decay": 0.0}]
+    own = lesson(OPTIMIZER)["Muon"](parts, 1e-2, (0.9, 0.99))
+    parts = [{"params": theirs[:1], "weight_decay": 0.3}, {"params": theirs[1:], "weight_decay": 0.0}]
+    library = torch.optim.AdamW(parts, lr=1e-2, betas=(0.9, 0.99))
+    for _ in range(50):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        own.step()
+        library.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def written_out(model, gradients, s, decayed) -> dict[str, torch.Tensor]:
+    """Weights after AdamW steps, as the paper has them. decayed: which names decay."""
+    weights = {name: p.detach().double() for name, p in model.named_parameters()}
+    means = {name: torch.zeros_like(w) for name, w in weights.items()}
+    squares = {name: torch.zeros_like(w) for name, w in weights.items()}
+    for t, step in enumerate(gradients, 1):
+        for name, g in step.items():
+            means[name] = 0.9 * means[name] + 0.1 * g
+            squares[name] = s.beta2 * squares[name] + (1 - s.beta2) * g**2
+            mean, square = means[name] / (1 - 0.9**t), squares[name] / (1 - s.beta2**t)
+            decay = s.weight_decay if name in decayed else 0.0
+            weights[name] = weights[name] * (1 - s.lr * decay) - s.lr * mean / (square.sqrt() + 1e-8)
+    return weights
+
+
+@pytest.mark.parametrize("matrices_only", [True, False])
+def test_decay_is_for_what_the_settings_say(matrices_only):
+    """With groups: for matrices inside the blocks, not for norms and embeddings. 50 steps, by hand."""
+    s = OptimizerSettings(**SMALL, weight_decay=0.3, decay_matrices=matrices_only, lr=1e-2, beta2=0.99)
+    torch.manual_seed(0)
+    model = GPT(s, 65).double()
+    names = [name for name, _ in model.named_parameters()]
+    inside = {n for n in names if n.startswith("blocks.") and "norm" not in n}
+    optimizer = lesson(OPTIMIZER)["adamw"](model, s)
+    gradients = [{n: torch.randn_like(p) for n, p in model.named_parameters()} for _ in range(50)]
+    expected = written_out(model, gradients, s, inside if matrices_only else set(names))
+    for step in gradients:
+        for name, p in model.named_parameters():
+            p.grad = step[name].clone()
+        optimizer.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), expected[name], rtol=1e-9, atol=1e-10, msg=name)
+
+
+def test_every_parameter_has_one_optimizer_and_its_own_kind():
+    s = OptimizerSettings(**SMALL, weight_decay=0.1)
+    model = GPT(s, 65)
+    names = {id(p): name for name, p in model.named_parameters()}
+    for make in lesson(OPTIMIZER)["OPTIMIZERS"].values():
+        held = [id(p) for group in make(model, s).param_groups for p in group["params"]]
+        assert sorted(held) == sorted(names)
+    turned = [g for g in lesson(OPTIMIZER)["muon"](model, s).param_groups if g["orthogonal"]]
+    assert len(turned) == 1 and {names[id(p)].split(".")[2] for p in turned[0]["params"]} == {
+        "attention",
+        "feed_forward",
+    }
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_each_optimizer_learns_and_goes_on_from_a_checkpoint(name, tmp_path):
+    """Saved after four steps and gone on from, a run has the weights of one that was not interrupted."""
+    s = OptimizerSettings(**SMALL, optimizer=name, steps=8, lr=1e-2, clip=1.0, warm_up=2)
+    model, watching = trained(lesson(OPTIMIZER)["train"], s)
+    assert watching.losses[-1] < watching.losses[0]
+    assert watching.rates == [{s.lr * min(1.0, (step + 1) / 3)} for step in range(8)]
+    data = text_data(dataclasses.replace(s, tokenizer="char"), "cpu")
+
+    def run(folder, steps, resume):
+        torch.manual_seed(3)
+        own = GPT(s, data.tokenizer.vocab_size)
+        state = {"experiment": OPTIMIZER, "arm": name, "seed": 1, "settings": {}, "code_hash": "c"}
+        state |= {
+            "tokenizer": data.tokenizer.state(),
+            "corpus": data.corpus.name,
+            "config_hash": "",
+            "threads": 1,
+        }
+        own_steps = dataclasses.replace(s, steps=steps)
+        recorder = Recorder(tmp_path / folder, data, own_steps, state, "")
+        if resume:
+            recorder.go_on_from({"c"})
+        with recorder.held():
+            lesson(OPTIMIZER)["train"](own, data.with_seed(1), s, recorder)
+        return own
+
+    whole = run("whole", 8, resume=False)
+    run("parts", 4, resume=False)
+    for a, b in zip(whole.parameters(), run("parts", 8, resume=True).parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 # ---- what a loop of its own reads ----------------------------------------------------------------

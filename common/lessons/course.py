@@ -49,6 +49,7 @@ COURSE = (
     "08_micro_arch/assemble",
     "09_pretraining/init",
     "09_pretraining/schedule",
+    "09_pretraining/optimizer",
 )
 
 # what stands beside every later stage
@@ -149,6 +150,16 @@ def predecessor(reference: Reference) -> Reference | None:
     if before is None or reference.flags not in before[0].header.variants:
         return None
     return Reference(before[0].experiment, before[1], reference.flags)
+
+
+def at_own_rate(reference: Reference) -> Reference | None:
+    """The further command line of a script that has a learning rate chosen for it (`--clip 1 --lr 4e-3`);
+    None where it has none, or its arms have rates of their own.
+    """
+    for flags in course_plan(reference.experiment).header.variants:
+        if "--lr" in flags.split() and "--clip" in flags.split():
+            return Reference(reference.experiment, reference.arm, flags)
+    return None
 
 
 def course_references(stage: str = "") -> list[Reference]:

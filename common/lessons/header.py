@@ -61,7 +61,13 @@ class Header:
     @property
     def seeds(self) -> list[int]:
         """The seeds the course runs this script with: 1, 2, 3, or more where those leave a question open."""
-        return [int(seed) for seed in self.fields.get("Seeds", "1 2 3").split()]
+        return self.seeds_with("")
+
+    def seeds_with(self, flags: str) -> list[int]:
+        """The seeds of a further command line, where it has its own (`1 2 3; 1 2 3 4 5 with --clip 1`)."""
+        usual, *others = (part.strip() for part in self.fields.get("Seeds", "1 2 3").split(";"))
+        own = {known: seeds for seeds, _, known in (other.partition(" with ") for other in others)}
+        return [int(seed) for seed in own.get(flags, usual).split()]
 
 
 def _words(text: str) -> list[str]:

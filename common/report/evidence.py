@@ -69,14 +69,14 @@ class Measured:
             raise UserError(
                 f"{reference.experiment} gives no score {what!r}; it gives {', '.join(sorted(known))}"
             )
-        wanted = set(course_plan(reference.experiment).header.seeds)
+        wanted = set(course_plan(reference.experiment).header.seeds_with(reference.flags))
         rows = scores[(scores.what == what) & scores.seed.isin(wanted)].sort_values("seed")
         whole = set(rows.seed) == wanted
         state = "missing" if not whole else "measured" if current else "stale"
         return Line(rows if whole else rows.iloc[:0], state, tuple(rows.seed))
 
     def _look_up(self, reference: Reference) -> Line:
-        wanted = set(course_plan(reference.experiment).header.seeds)
+        wanted = set(course_plan(reference.experiment).header.seeds_with(reference.flags))
         current = course_rows(reference, self.all)
         current = current[current.seed.isin(wanted)]
         seeds = tuple(current.seed)

@@ -136,7 +136,7 @@ def staircase(frame, path: Path, mark: str) -> None:
     Points are not joined.
 
     A stage that is not measured yet keeps its place, empty; what earlier code measured is hollow and has a
-    dagger.
+    dagger. A diamond beside a stage is the same script at a learning rate of its own.
     """
     stages, floors = frame[frame.kind == "stage"], frame[frame.kind == "floor"]
     with plt.rc_context(STYLE):
@@ -151,24 +151,21 @@ def staircase(frame, path: Path, mark: str) -> None:
         colours = [COLOURS[folders.index(label.split("/")[0]) % 8] for label in stages.label]
         for x, (stage, colour) in enumerate(zip(stages.itertuples(), colours, strict=True)):
             _stage(axes, x, stage, colour)
+            for own in frame[(frame.kind == "own rate") & (frame.label == stage.label)].itertuples():
+                _own_rate(axes, x, own, colour)
         names = stages.label.str.split("/").str[1] + stages.state.map(_dagger)
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
         for tick, colour in zip(axes.get_xticklabels(), colours, strict=True):
             tick.set_color(colour)
         axes.grid(axis="x", visible=False)
-        axes.set(
-            title="The staircase: what does each idea buy? (lower is better)",
-            ylabel="test, bits per character",
-        )
+        title = "The staircase: what does each idea buy? (lower is better)"
+        axes.set(title=title, ylabel="test, bits per character")
+        if "own rate" in set(frame.kind):
+            axes.plot([], [], "D", ms=5, color="#555555", label="at its own best rate, gradients clipped")
+            axes.legend(fontsize=8, loc="upper right")
         if "stale" in set(frame.state):
-            axes.text(
-                0,
-                -0.32,
-                "† measured with an earlier version of the code",
-                transform=axes.transAxes,
-                fontsize=9,
-                color="#555555",
-            )
+            note, look = "† measured with an earlier version of the code", {"fontsize": 9, "color": "#555555"}
+            axes.text(0, -0.32, note, look, transform=axes.transAxes)
         save(figure, path, mark)
 
 
@@ -185,6 +182,16 @@ def _stage(axes, x: int, stage, colour: str) -> None:
     # above the interval: beside it, it would hide the next dot
     top = (x, stage.test_bpc + stage.half)
     axes.annotate(f"{stage.test_bpc:.2f}", top, (0, 7), textcoords="offset points", **look)
+
+
+def _own_rate(axes, x: int, line, colour: str) -> None:
+    """The same script at its own rate: a diamond with its interval, named below it."""
+    fill = "white" if line.state == "stale" else colour
+    marks = {"fmt": "D", "ms": 5, "capsize": 3, "elinewidth": 1}
+    axes.errorbar(x, line.test_bpc, yerr=line.half, color=colour, mfc=fill, **marks)
+    look = {"ha": "center", "va": "top", "fontsize": 8, "color": colour, "bbox": LABEL}
+    bottom = (x, line.test_bpc - line.half)
+    axes.annotate(f"{line.test_bpc:.2f}", bottom, (0, -7), textcoords="offset points", **look)
 
 
 def _floors(axes, floors, gap: float) -> None:

@@ -18,7 +18,7 @@ from common.lessons.course import Reference, course_references, find, refer
 from common.report import equal_time, pictures, plots
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.report.picture_data import NotDrawnError, cell, data_lines
-from common.report.tables import markdown, number, score_table, spread, table
+from common.report.tables import markdown, number, own_rates_table, score_table, spread, table
 from common.results import extra, families
 from common.results.statistics import interval
 from common.results.table import TIMES, timed
@@ -201,6 +201,7 @@ def render(text: str, measured: Measured) -> Rendered:
         r"(<!-- scores: (.*?) \| (.*?) -->\n).*?(<!-- end -->)": lambda what, names: score_table(
             measured, what, names
         ),
+        r"(<!-- own rates: (.*?) -->\n).*?(<!-- end -->)": lambda stage: own_rates_table(measured, stage),
         r"(<!-- equal time: (.*?) -->\n).*?(<!-- end -->)": lambda name: equal_time.table(measured, name),
         r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": lambda name: data_table(measured, name),
         r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(

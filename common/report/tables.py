@@ -2,7 +2,16 @@
 
 from dataclasses import replace
 
-from common.lessons.course import Reference, course_plan, course_references, predecessor, refer
+from common.errors import UserError
+from common.lessons.course import (
+    Reference,
+    at_own_rate,
+    course_plan,
+    course_references,
+    predecessor,
+    previous_arm,
+    refer,
+)
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured
 from common.results import families
 from common.results.statistics import Interval, interval
@@ -10,6 +19,10 @@ from common.results.table import timed
 
 # the columns of a table and how they are aligned
 COMPARED = {"script": "---", "test bpc": "--:", "against": "---", "difference": "--:", "verdict": "---"}
+OWN_RATES = {
+    "script": "---", "at one rate": "--:", "its own": "--:", "at its own": "--:", "against": "---",
+    "difference": "--:", "verdict": "---",
+}  # fmt: skip
 COSTS = {"script": "---", "parameters": "--:", "seconds": "--:"}
 PER_TOKEN = COSTS | {"test loss": "--:", "accuracy": "--:"}
 
@@ -49,6 +62,28 @@ def table_row(measured: Measured, reference: Reference, other: Reference | None 
     against = other or predecessor(reference)
     compared = [] if against in (None, reference) else _compared(measured, reference, well, against)
     return [name, spread(interval(well.test_bpc)), *compared]
+
+
+def own_rates_table(measured: Measured, stage: str) -> str:
+    """A Markdown table: each script of a stage at the learning rate of the course and at its own, and what it
+    is then from its predecessor at its own.
+
+    Raises UserError where no script of the stage has a rate of its own.
+    """
+    rows = []
+    for reference in (r for r in course_references(stage) if not r.flags):
+        own = at_own_rate(reference)
+        if own is None:
+            continue
+        previous = previous_arm(course_plan(reference.experiment), reference.arm)
+        before = previous and at_own_rate(Reference(previous[0].experiment, previous[1]))
+        name, known, *_ = table_row(measured, reference, reference)
+        _, found, *compared = table_row(measured, own, before or own)
+        rows.append([name, known, f"{own.settings().lr:g}", found + measured.line(own).mark, *compared])
+    if not rows:
+        raise UserError(f"no script of {stage!r} has a learning rate of its own")
+    shown = markdown(OWN_RATES, rows)
+    return shown + (f"\n{FOOTNOTE}\n" if DAGGER in shown else "")
 
 
 def score_table(measured: Measured, what: str, scores: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import lessons, results
 from common.errors import UserError, command
-from common.lessons.course import COURSE, Reference, course_plan, course_references, refer
+from common.lessons.course import COURSE, Reference, at_own_rate, course_plan, course_references, refer
 from common.paths import ROOT
 from common.report import equal_time, figures, pictures, plots
 from common.report.evidence import Line, Measured
@@ -39,8 +39,8 @@ TEXT = "tinyshakespeare"  # the corpus of the staircase
 
 
 def staircase_data(measured: Measured) -> str:
-    """label, kind (stage or floor), mean and half-width of test bits per character on the course's corpus,
-    and the line's state.
+    """label, kind (stage, floor, or own rate: the stage of this label with a learning rate of its own), mean
+    and half-width of test bits per character on the course's corpus, and the line's state.
     """
     lines = [["label", "kind", "test_bpc", "half", "state"]]
     for label, name in lessons.BASELINES.items():
@@ -50,6 +50,10 @@ def staircase_data(measured: Measured) -> str:
     for reference in course_references():
         if reference.experiment != "01_bigram/ngram" and _is_a_stair(reference):
             lines += _stair(reference, measured.line(reference))
+            own = None if reference.flags else at_own_rate(reference)
+            if own and measured.line(own).state != "missing":
+                beside = _stair(own, measured.line(own))
+                lines += [[str(reference), "own rate", *values] for _, _, *values in beside]
     return plots.table_text(lines)
 
 

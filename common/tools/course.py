@@ -106,7 +106,7 @@ def chosen(stages: tuple[str, ...]) -> list[Reference]:
 
 def own_seeds(reference: Reference) -> list[int]:
     """The seeds that the course runs a reference with."""
-    return course_plan(reference.experiment).header.seeds
+    return course_plan(reference.experiment).header.seeds_with(reference.flags)
 
 
 def missing(jobs: list[Job]) -> list[Job]:
