@@ -5,7 +5,8 @@ Changes  : Block, Model
 Idea     : x + f(LN(x)) instead of LN(x + f(x)), and one last norm before the head
 Source   : Xiong et al. 2020, arXiv:2002.04745
 Expect   : no better than post-LN while shallow; trains without warm-up when deep
-Also     : --lr 4e-3 --steps 700
+Also     : --clip 1 --lr 8e-3
+Seeds    : 1 2 3; 1 2 3 4 5 with --clip 1 --lr 8e-3
 """
 
 import torch

@@ -10,7 +10,8 @@ Source   : Radford et al. 2019 (GPT-2: small weights, smaller still where a bloc
            and Wolf 2017, arXiv:1608.05859 (one table for embedding and head); Chowdhery et al. 2022,
            arXiv:2204.02311 (no biases)
 Expect   : a first loss of ln V; after 1500 steps about the loss of pre-LN, from fewer parameters
-Also     : --preset yardstick
+Also     : --preset yardstick; --clip 1 --lr 4e-3
+Seeds    : 1 2 3; 1 2 3 4 5 with --clip 1 --lr 4e-3
 """
 
 import torch
