@@ -79,7 +79,8 @@ def own_rates_table(measured: Measured, stage: str) -> str:
         before = previous and at_own_rate(Reference(previous[0].experiment, previous[1]))
         name, known, *_ = table_row(measured, reference, reference)
         _, found, *compared = table_row(measured, own, before or own)
-        rows.append([name, known, f"{own.settings().lr:g}", found + measured.line(own).mark, *compared])
+        rate = f"{own.settings().lr:.0e}".replace("e-0", "e-")
+        rows.append([name, known, rate, found + measured.line(own).mark, *compared])
     if not rows:
         raise UserError(f"no script of {stage!r} has a learning rate of its own")
     shown = markdown(OWN_RATES, rows)
