@@ -230,6 +230,11 @@ def check_settings(plan: "Plan", arm: str, s: Settings) -> None:
             f"--n-embd {resolved.n_embd} is not divisible by --n-head {resolved.n_head}; each head takes an "
             "equal share of the width"
         )
+    if 0 < resolved.steps <= resolved.warm_up and not resolved.seconds:
+        raise UserError(
+            f"{plan.name(arm)} has a warm-up of {resolved.warm_up} steps, and --steps {resolved.steps} "
+            "leaves none at the full rate; give more"
+        )
     kv_heads = resolved.n_kv_head if "n_kv_head" in plan.reads(arm, plan.defaults) else 0
     if kv_heads and resolved.n_head % kv_heads:
         raise UserError(

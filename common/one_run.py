@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from common import lessons, results
+from common.configuration import Reading
 from common.data import Data
 from common.errors import UserError
 from common.lessons import receipts, run_folder
@@ -17,7 +18,7 @@ from common.lessons.plan import Plan
 from common.report.summary import Result
 from common.results import extra
 from common.results.row import make_row, measure
-from common.settings import Options, Reading, Settings
+from common.settings import Options, Settings
 from common.training import checkpoint, threads
 from common.training.metrics import Score, score
 from common.training.presence import Presence

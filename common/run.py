@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from dataclasses import replace
+from inspect import cleandoc
 from pathlib import Path
 
 import torch
@@ -51,6 +52,9 @@ def _main(plan: Plan) -> None:
     description = f"{plan.header.title}\n\nIdea: {plan.header.fields.get('Idea')}"
     if len(plan.arms) > 1:
         description += f"\n\nArms: {', '.join(plan.arms)}"
+    if plan.arguments:
+        description += f"\n\n{cleandoc(plan.arguments.__doc__ or '')}"
+        sys.argv[1:] = plan.arguments(sys.argv[1:])
     changed, small = plan.small()
     s, options = parse(plan.defaults, description, None, plan.presets, changed)
     arms = command_line.chosen_arms(plan, options, small if options.quick else plan.course_arms)

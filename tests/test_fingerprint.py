@@ -10,21 +10,14 @@ import sys
 import pytest
 
 from common import results
+from common.configuration import INTRODUCED, config_hash
 from common.errors import UserError
 from common.generation.load import load_run
 from common.lessons import definitions, fingerprint, receipts
 from common.lessons.course import COURSE, course_plan, course_references, refer
 from common.lessons.definitions import Place
 from common.paths import ROOT
-from common.settings import (
-    FIRST,
-    INTRODUCED,
-    NamesSettings,
-    OptimizerSettings,
-    PartSettings,
-    ScheduleSettings,
-    config_hash,
-)
+from common.settings import FIRST, NamesSettings, OptimizerSettings, PartSettings, ScheduleSettings
 from common.tools import prove as prover
 
 LINES = ("01_bigram/by_hand", "01_bigram/ngram:3", "01_bigram/names_mlp", "02_attention/positions",

@@ -24,7 +24,8 @@ def row(line, seed: int, bpc: float) -> dict:
         "experiment": line.experiment, "arm": line.arm, "seed": seed, "corpus": "tinyshakespeare",
         "tokenizer": "char", "test_bpc": bpc, "val_bpc": bpc, "val_loss": bpc, "test_loss": bpc,
         "diverged": False, "config_hash": line.config(), "code_hash": line.code, "steps": 1500,
-        "tokens_seen": 1, "params": 1, "protocol": PROTOCOL, "lr": line.settings().lr, "threads": 1, "alone": True,
+        "tokens_seen": 1, "params": 1, "protocol": PROTOCOL, "lr": line.settings().lr,
+        "threads": 1, "alone": True,
     }  # fmt: skip
 
 

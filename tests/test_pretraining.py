@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import subprocess
 
 import pytest
 import torch
@@ -11,11 +13,16 @@ from common import lessons
 from common.data import text_data
 from common.lessons.fingerprint import asked
 from common.model.gpt import GPT
+from common.paths import ROOT
+from common.report.summary import Result
 from common.settings import OptimizerSettings, ScheduleSettings, Settings
 from common.training import loop
+from common.training.loss_log import LossLog, read_losses
 from common.training.recorder import Recorder
 
-INIT, SCHEDULE, OPTIMIZER = (f"09_pretraining/{name}" for name in ("init", "schedule", "optimizer"))
+INIT, SCHEDULE, OPTIMIZER, ABLATION = (
+    f"09_pretraining/{name}" for name in ("init", "schedule", "optimizer", "ablation")
+)
 SMALL = {"n_embd": 32, "n_head": 2, "n_layer": 2, "block_size": 16, "batch_size": 4, "corpus": "pydoc"}
 
 
@@ -345,3 +352,170 @@ def test_the_loops_of_stage_01_still_have_no_recipe():
         plan = lessons.course_plan(f"01_bigram/{name}")
         ignored = plan.ignores("default", plan.defaults)
         assert {"dtype", "seconds", "tokenizer", "warm_up", "clip", "weight_decay", "beta2"} <= ignored
+
+
+# ---- the ablation study --------------------------------------------------------------------------
+
+SEVEN = {
+    "-b": "baseline", "-r": "rope", "-s": "swiglu", "-n": "rmsnorm", "-w": "warm-up", "-c": "warm-up-cosine",
+    "-a": "all",
+}  # fmt: skip
+
+
+def spelled(text: str) -> list[str]:
+    return lesson(ABLATION)["spelled_out"](text.split())
+
+
+def test_a_letter_is_a_run_and_several_are_one_run():
+    for letter, arm in SEVEN.items():
+        assert spelled(letter) == ["--arms", arm]
+    assert spelled("-n --steps 9 -w -r") == ["--steps", "9", "--arms", "rope+rmsnorm+warm-up"]
+    assert spelled("-s -n -r -c") == ["--arms", "all"]
+    assert spelled("--all-runs --quick") == ["--quick"] and spelled("") == []
+    plan = lessons.course_plan(ABLATION)
+    assert plan.course_arms == list(SEVEN.values())
+    assert len(plan.arms) == 24  # of 32 sets of five parts, eight have both a warm-up and its cosine
+    for letters in ("-r -s", "-n -w", "-r -s -n -w", "-s -c"):
+        assert spelled(letters)[1] in plan.arms
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("-a -r", "-a is all parts: -r -s -n -c; leave it out, or leave -r out"),
+        ("-s -b", "-b is the baseline, without any part; leave it out, or leave -s out"),
+        ("-w -c", "-w is in it"),
+        ("-r --all-runs", "-r chooses one run"),
+        ("-r --arms swiglu", "-r chooses one run"),
+        ("-r --lr 0", "--lr 0.0 makes no sense"),
+        ("-c --steps 40", "has a warm-up of 60 steps, and --steps 40 leaves none"),
+        ("-x", "-x"),
+    ],
+)
+def test_flags_that_contradict_one_another(flags, said, script, own_logs):
+    done = script(ABLATION, f"{flags} --corpus pydoc")
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (own_logs / "results_All.csv").exists()
+
+
+def test_the_letters_stand_in_the_help(script):
+    done = script(ABLATION, "--help")
+    assert "-r RoPE" in done.stdout and "-a all of them" in done.stdout
+
+
+def test_each_part_is_one_setting():
+    plan = lessons.course_plan(ABLATION)
+    base = dataclasses.asdict(plan.own("baseline", plan.defaults))
+    changed = {
+        arm: {k: v for k, v in dataclasses.asdict(plan.own(arm, plan.defaults)).items() if base[k] != v}
+        for arm in plan.arms
+    }
+    assert changed["rope"] == {"position": "rope"} and changed["swiglu"] == {"feed_forward": "swiglu"}
+    assert changed["rmsnorm"] == {"norm": "rmsnorm"} and changed["warm-up"] == {"warm_up": 60}
+    assert changed["warm-up-cosine"] == {"warm_up": 60, "cosine": True} and changed["baseline"] == {}
+    parts = ("rope", "swiglu", "rmsnorm", "warm-up-cosine")
+    assert changed["all"] == {k: v for part in parts for k, v in changed[part].items()}
+    counts = {
+        arm: sum(p.numel() for p in plan.arms[arm](plan.own(arm, plan.defaults), 1024).parameters())
+        for arm in SEVEN.values()
+    }
+    assert abs(counts["swiglu"] / counts["baseline"] - 1) < 0.01
+
+
+def test_the_preset_of_the_study_is_a_model_of_gpt2s_size():
+    plan = lessons.course_plan(ABLATION)
+    s = plan.settings("--preset pile")
+    assert (s.block_size, s.batch_size, s.lr, s.tokenizer) == (512, 16, 5e-6, "gpt2")
+    with torch.device("meta"):
+        model = plan.arms["all"](plan.own("all", s), 50_257)
+    assert 110e6 < sum(p.numel() for p in model.parameters()) < 130e6
+    small = dataclasses.replace(s, n_layer=1, batch_size=1)  # one step at its width and length
+    model = plan.arms["all"](plan.own("all", small), 300)
+    x = torch.randint(300, (1, 512))
+    nn.functional.cross_entropy(model(x).flatten(0, -2), x.flatten()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_the_log_of_losses_has_each_step_once_also_after_an_interruption(script, own_logs, tmp_path):
+    """A run that goes on drops what came after its checkpoint, and a line that was left half written."""
+    path = tmp_path / "losses" / "a.csv"
+    log = LossLog(path)
+    for step in range(5):
+        log.add(step, 4.0 - step / 3)
+    log.close()
+    assert read_losses(path) == [(step, 4.0 - step / 3) for step in range(5)]
+    path.write_text(path.read_text() + "5,2.3", encoding="utf-8")  # no end of line: who knows what is missing
+    assert [step for step, _ in read_losses(path)] == [0, 1, 2, 3, 4]
+    path.write_text(path.read_text() + "\nrubbish\n,\n", encoding="utf-8")
+    log = LossLog(path)
+    log.add(3, 1.5)
+    log.close()
+    assert read_losses(path)[2:] == [(2, 4.0 - 2 / 3), (3, 1.5)]
+    assert read_losses(tmp_path / "none.csv") == []
+    flags = "-b --corpus pydoc --tokenizer char --steps 6 --threads 1"
+    assert script(ABLATION, flags).returncode == 0
+    kept = next(own_logs.glob(f"runs/{ABLATION}/baseline-seed1-*/losses/baseline.csv"))
+    assert [step for step, _ in read_losses(kept)] == list(range(6))
+
+
+def test_pictures_are_drawn_again_without_training(script, own_logs):
+    flags = "--arms baseline rope --corpus pydoc --tokenizer char --steps 6 --threads 1"
+    first = script(ABLATION, flags)
+    assert first.returncode == 0, first.stderr
+    drawn = sorted(own_logs.glob(f"runs/{ABLATION}/overview-*/**/*.png"))
+    assert {p.stem for p in drawn} == {"training_comparison", "individual_grid", "baseline", "rope"}
+    for path in drawn:
+        path.unlink()
+    rows = (own_logs / "results_All.csv").read_text(encoding="utf-8")
+    assert script(ABLATION, f"{flags} --resume").returncode == 0
+    assert sorted(own_logs.glob(f"runs/{ABLATION}/overview-*/**/*.png")) == drawn
+    assert (own_logs / "results_All.csv").read_text(encoding="utf-8") == rows
+
+
+def test_is_all_the_sum_of_its_parts():
+    def result(arm, seed, bpc):
+        return Result({"arm": arm, "seed": seed, "test_bpc": bpc}, [], [])
+
+    gains = {"baseline": 0.0, "rope": -0.1, "swiglu": 0.02, "rmsnorm": 0.0, "warm-up": 0.5,
+             "warm-up-cosine": -0.05, "all": -0.1}  # fmt: skip
+    results = [
+        result(arm, seed, 2.7 + seed / 100 + gain) for arm, gain in gains.items() for seed in (1, 2, 3)
+    ]
+    lines = {what: (mean, half) for what, mean, half in lesson(ABLATION)["sum_of_parts"](results)}
+    assert lines["all"] == pytest.approx((-0.1, 0), abs=1e-9)
+    assert lines["sum of the parts"] == pytest.approx((-0.13, 0), abs=1e-9)  # -w is part of -c
+    assert lines["all minus the sum"] == pytest.approx((0.03, 0), abs=1e-9)
+    assert lesson(ABLATION)["sum_of_parts"](results[:6]) == []
+
+
+def test_slurm_gets_seven_jobs_of_one_gpu_each(tmp_path):
+    """With a stub in the place of sbatch, which runs each job's script with `echo` for Python."""
+    slurm = ROOT / "09_pretraining" / "slurm"
+    stub = tmp_path / "sbatch"
+    stub.write_text(
+        '#!/usr/bin/env bash\necho "$@" >> "$JOBS"\nshift\nPYTHON=echo bash "$@"\n', encoding="utf-8"
+    )
+    stub.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "JOBS": str(tmp_path / "jobs")}
+    done = subprocess.run(
+        ["bash", slurm / "run_all.sh", "--device", "cuda"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"09_pretraining/ablation.py {letter} --device cuda" for letter in SEVEN
+    ]
+    jobs = (tmp_path / "jobs").read_text(encoding="utf-8").splitlines()
+    assert len(jobs) == 7 and all(
+        f"run_single.sh {letter} " in job for letter, job in zip(SEVEN, jobs, strict=True)
+    )
+    assert "#SBATCH --gres=gpu:1" in (slurm / "run_single.sh").read_text(encoding="utf-8")
+    wrong = subprocess.run(["bash", slurm / "run_single.sh", "-x"], capture_output=True, text=True, cwd=ROOT)
+    assert wrong.returncode == 2 and "wants one of -b -r -s -n -w -c -a" in wrong.stderr
+    elsewhere = subprocess.run(
+        ["bash", slurm / "run_single.sh", "-b"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert elsewhere.returncode == 2 and "is not the folder of the course" in elsewhere.stderr
+    bare = {**os.environ, "PATH": "/usr/bin:/bin"}
+    missing = subprocess.run(["bash", slurm / "run_all.sh"], env=bare, capture_output=True, text=True)
+    assert missing.returncode == 2 and "sbatch is not here" in missing.stderr

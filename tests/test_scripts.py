@@ -30,7 +30,7 @@ def test_script_runs_and_appends_a_valid_row(experiment, script):
     arms = [arm for arm in plan.arms if arm in plan.small()[1][::3]] if plan.overview else plan.course_arms
     arms = ["char", "byte", "bpe-512", "bpe-1024-context"] if experiment == "07_tokenizer_gqa/bpe" else arms
     own_warm_up = any("warm_up" in getattr(plan.arms[arm], "settings", {}) for arm in arms)
-    steps = plan.defaults.warm_up + 3 if own_warm_up else 3
+    steps = max(plan.own(arm, plan.defaults).warm_up for arm in arms) + 3 if own_warm_up else 3
     flags = f"--corpus {'indian' if experiment in NAMES else 'pydoc'}{f' --steps {steps}' if trains else ''}"
     # three steps leave no room for one
     flags += " --warm-up 0" if plan.defaults.warm_up and not own_warm_up else ""

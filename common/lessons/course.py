@@ -50,6 +50,7 @@ COURSE = (
     "09_pretraining/init",
     "09_pretraining/schedule",
     "09_pretraining/optimizer",
+    "09_pretraining/ablation",
 )
 
 # what stands beside every later stage

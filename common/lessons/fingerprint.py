@@ -21,6 +21,7 @@ from common.paths import ROOT
 # text it is
 UNSEEN = (
     "common/settings.py",
+    "common/configuration.py",
     "common/errors.py",
     "common/data/corpora.py:CORPORA",  # which there are; what the built-in ones are is among the roots
     "common/data/corpora.py:download",

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from common.command_line import parse
+from common.configuration import Reading, config_hash
 from common.data import text_data
 from common.data.tokenizer import identity
 from common.errors import UserError
 from common.lessons.fingerprint import asked, fingerprint
 from common.lessons.header import Header, read_header
-from common.settings import ARCHITECTURE, RECIPE, Arm, Lesson, Reading, Settings, config_hash
+from common.settings import ARCHITECTURE, RECIPE, Arm, Lesson, Settings
 from common.training.loop import train
 
 
@@ -40,6 +41,7 @@ class Plan:
     quick: dict = field(default_factory=dict)
     scores: Callable | None = None
     describe: Callable | None = None
+    arguments: Callable | None = None
 
     @property
     def experiment(self) -> str:
@@ -152,6 +154,7 @@ def plan_of(script: Path, lesson: Lesson | None) -> Plan:
         script, header, arms, lesson.settings, lesson.load or text_data, lesson.train or train,
         lesson.picture, lesson.probe,
         lesson.overview, lesson.measure, lesson.presets, lesson.quick, lesson.scores, lesson.describe,
+        lesson.arguments,
     )  # fmt: skip
 
 
