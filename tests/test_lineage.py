@@ -178,8 +178,8 @@ def test_rooms_are_small():
 
 
 ORDER = (  # a room imports only from rooms before it; `model` knows nothing of the rest
-    "errors", "paths", "settings", "configuration", "config_file", "command_line", "data", "model", "training",
-    "lessons", "results", "generation",
+    "errors", "paths", "settings", "configuration", "config_file", "command_line", "data", "model",
+    "training", "lessons", "results", "generation",
     "report", "one_run", "run", "generate", "tools",
 )  # fmt: skip
 # in a room, too, a module imports only from those before it

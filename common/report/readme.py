@@ -103,8 +103,13 @@ def figure(measured: Measured, expression: str) -> str:
 
 
 def minutes(measured: Measured, what: str) -> str:
-    """Minutes of training for one seed of each line of a stage or script, as far as they were timed."""
-    rows = [timed(measured.rows(reference)) for reference in course_references(what)]
+    """Minutes of training for one seed of each line of a stage or script; of a line that never ran alone, as
+    long as it took beside others.
+    """
+    rows = [
+        timed(own) if len(timed(own)) else own
+        for own in (measured.rows(reference) for reference in course_references(what))
+    ]
     if not rows:
         raise UserError(f"minutes({what}): no stage or script of the course has this name")
     known = [lines.train_seconds.mean() for lines in rows if len(lines)]
