@@ -104,7 +104,7 @@ def test_a_map_goes_on_after_its_script_was_edited(script, own_logs, text_file):
     """A cell whose checkpoint is of other code is trained anew; a half-trained cell with a row is finished
     before it is drawn.
     """
-    flags = f"--corpus {text_file} --arms post-LN-warm-up-1 --steps 6 --batch-size 2"
+    flags = f"--corpus {text_file} --arms post-LN-1 --steps 6 --batch-size 2"
     assert script(MAP, flags).returncode == 0
     path = next(own_logs.glob("runs/**/checkpoint.safetensors"))
     saved = checkpoint.load(path)
@@ -128,7 +128,7 @@ def test_a_map_goes_on_after_its_script_was_edited(script, own_logs, text_file):
 
 
 def test_a_cell_of_code_that_was_proved_equal_is_not_trained_again(script, own_logs, text_file):
-    flags = f"--corpus {text_file} --arms post-LN-warm-up-1 --steps 6 --batch-size 2"
+    flags = f"--corpus {text_file} --arms post-LN-1 --steps 6 --batch-size 2"
     assert script(MAP, flags).returncode == 0
     path, row = next(own_logs.glob("runs/**/checkpoint.safetensors")), results.read().iloc[0]
     saved = checkpoint.load(path)

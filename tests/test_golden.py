@@ -40,6 +40,8 @@ LINES = {
     "07_tokenizer_gqa/gqa:gqa": "--tokenizer bpe-300 --warm-up 5",
     "08_micro_arch/norm:rmsnorm": "--tokenizer bpe-300 --warm-up 5",
     "08_micro_arch/moe:top-2": "--tokenizer bpe-300 --warm-up 5 --balance 1",
+    "09_pretraining/schedule:warm-up-linear": "--tokenizer bpe-300 --warm-up 5",
+    "09_pretraining/optimizer:muon": "--tokenizer bpe-300 --warm-up 5",
 }
 RECORDED = Path(__file__).with_name("golden.json")
 
