@@ -153,7 +153,7 @@ def measure(folder, quick):
 
 
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "muon": muon}
-KINDS = {                                                              # the best of several rates for each
+KINDS = {                                                              # rates: not swept yet
     "adamw": {"optimizer": "adamw", "lr": 4e-3},
     "adamw-groups": {"optimizer": "adamw", "weight_decay": 0.1, "decay_matrices": True, "lr": 4e-3},
     "sgd": {"optimizer": "sgd", "lr": 0.5},

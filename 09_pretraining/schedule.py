@@ -87,7 +87,7 @@ def overview(results, folder):
 
 SETTINGS = ScheduleSettings(**vars(MICRO_ARCH))
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "stable-decay": stable_decay}
-KINDS = {                                                              # the best of several rates for each
+KINDS = {                                                              # rates: not swept yet
     "constant": {"warm_up": 0, "lr": 4e-3},
     "warm-up": {"lr": 4e-3},
     "warm-up-cosine": {"schedule": "cosine", "lr": 4e-3},

@@ -23,7 +23,7 @@ SOME = {
     "08_micro_arch/moe": ["dense", "top-2", "top-1", "top-2-capacity-1"],
     "08_micro_arch/qk_norm": ["plain-0.004", "normalised-0.004"],
     "09_pretraining/ablation": ["baseline", "all"],
-    "09_pretraining/init": ["gpt2", "unscaled", "zero", "small", "large", "gpt2-16"],
+    "09_pretraining/init": ["gpt2", "unscaled", "zero", "small", "large"],
     "09_pretraining/optimizer": ["adamw"],
     "09_pretraining/schedule": ["warm-up"],
 }

@@ -162,7 +162,7 @@ def staircase(frame, path: Path, mark: str) -> None:
         axes.set(title=title, ylabel="test, bits per character")
         if "own rate" in set(frame.kind):
             axes.plot([], [], "D", ms=5, color="#555555", label="at its own best rate, gradients clipped")
-            axes.legend(fontsize=8, loc="upper right")
+            axes.legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.93))
         if "stale" in set(frame.state):
             note, look = "† measured with an earlier version of the code", {"fontsize": 9, "color": "#555555"}
             axes.text(0, -0.32, note, look, transform=axes.transAxes)
