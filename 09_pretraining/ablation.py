@@ -46,8 +46,8 @@ def spelled_out(arguments):
     """-b baseline, -r RoPE, -s SwiGLU, -n RMSNorm, -w warm-up, -c warm-up and cosine, -a all of them; several
     (-r -n -w) make one run; none, or --all-runs, make the seven: these alone, and -b and -a.
     """
-    letters = [a[1] for a in arguments if a in {f"-{letter}" for letter in "brsnwca"}]
-    rest = [a for a in arguments if a not in {f"-{letter}" for letter in "brsnwca"}]
+    flags = {f"-{letter}" for letter in "brsnwca"}
+    letters, rest = [a[1] for a in arguments if a in flags], [a for a in arguments if a not in flags]
     alone = next((letter for letter in "ab" if letter in letters and set(letters) != {letter}), None)
     if alone:
         means = "all parts: -r -s -n -c" if alone == "a" else "the baseline, without any part"
