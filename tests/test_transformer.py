@@ -183,9 +183,9 @@ def test_a_law_is_found_again_and_its_interval_covers_new_runs(size):
     )
 
 
-def test_sizes_are_eight_and_the_largest_waits_to_be_asked():
+def test_sizes_are_nine_and_the_two_largest_wait_to_be_asked():
     plan = lessons.course_plan("06_transformer/sizes")
-    assert len(plan.course_arms) == 8 and set(plan.arms) - set(plan.course_arms) == {"huge"}
+    assert len(plan.course_arms) == 7 and set(plan.arms) - set(plan.course_arms) == {"xlarge", "huge"}
     s = plan.own("huge", plan.defaults)
     with torch.device("meta"):
         assert sum(p.numel() for p in plan.arms["huge"](s, V).parameters()) > 10e6
@@ -215,7 +215,8 @@ def test_the_pictures_of_all_sizes(tmp_path):
     it.
     """
     plan, found = lessons.course_plan("06_transformer/sizes"), []
-    for arm in plan.course_arms:
+    sizes = [*plan.course_arms, "xlarge"]
+    for arm in sizes:
         s = plan.own(arm, plan.defaults)
         with torch.device("meta"):
             params = sum(p.numel() for p in plan.arms[arm](s, V).parameters())
@@ -236,7 +237,7 @@ def test_the_pictures_of_all_sizes(tmp_path):
         path.exists() for path in paths
     )
     law = pd.read_csv(tmp_path / "law.csv")
-    assert list(law.arm) == plan.course_arms and list(law.arm[~law.used]) == ["large", "xlarge"]
+    assert list(law.arm) == sizes and list(law.arm[~law.used]) == ["large", "xlarge"]
     assert np.allclose(law.law, law.test_loss, atol=1e-3)
     compute = pd.read_csv(tmp_path / "compute.csv")
     assert len(compute) == 16 and math.isclose(compute.x.max(), 6 * law.x.max() * 2867200)
