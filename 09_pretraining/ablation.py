@@ -1,6 +1,6 @@
 """Ablation: seven runs that say what each part of a modern recipe is worth, alone and all together.
 
-Previous : 09_pretraining/optimizer.py
+Previous : 09_pretraining/loss.py
 Changes  : name, spelled_out, train, sum_of_parts, overview
 Idea     : everything equal but one part: positions that turn (-r), a gated feed-forward (-s), another norm
            (-n), a warm-up (-w), a warm-up and a cosine (-c); nothing (-b), or all of it (-a)
@@ -73,7 +73,8 @@ def train(model, data, s, recorder):
         loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), s.clip)
+        if s.clip:
+            nn.utils.clip_grad_norm_(model.parameters(), s.clip)
         optimizer.step()
         log.add(step, loss.item())
         recorder.record(loss)

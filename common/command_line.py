@@ -15,14 +15,7 @@ import tyro
 
 from common import config_file
 from common.errors import UserError, nearest
-from common.settings import (
-    NamesSettings,
-    OptimizerSettings,
-    Options,
-    PartSettings,
-    ScheduleSettings,
-    Settings,
-)
+from common.settings import KINDS, Options, PartSettings, Settings
 
 if TYPE_CHECKING:
     from common.lessons.plan import Plan
@@ -119,11 +112,7 @@ def _one_line(box: str, arguments: list[str]) -> str:
     inside = [line for line in lines if line and line[0] not in "╭╰"]
     rule = next((i for i, line in enumerate(inside) if line.startswith("─")), len(inside))
     sentence = " ".join(inside[:rule])
-    known = [
-        flag(f.name)
-        for kind in (NamesSettings, PartSettings, ScheduleSettings, OptimizerSettings, Options)
-        for f in dataclasses.fields(kind)
-    ]
+    known = [flag(f.name) for kind in (*KINDS, Options) for f in dataclasses.fields(kind)]
     wrong = next((a for a in arguments if a.startswith("--") and a in sentence), "")
     return f"{sentence}{nearest(wrong, known) if 'Unrecognized' in sentence else ''} (--help lists all flags)"
 
@@ -134,10 +123,11 @@ def _validate(s: Settings, options: Options) -> None:
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 1")
     if not 0 < s.lr < float("inf"):
         raise UserError(f"--lr {s.lr} makes no sense; it must be above 0")
-    if not 0 <= s.dropout < 1:
-        raise UserError(f"--dropout {s.dropout} makes no sense; it must be at least 0 and below 1")
-    if s.warm_up < 0:
-        raise UserError(f"--warm-up {s.warm_up} makes no sense; it must be at least 0")
+    for name in ("dropout", "label_smoothing"):
+        if not 0 <= getattr(s, name, 0.0) < 1:
+            raise UserError(
+                f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 0 and below 1"
+            )
     if s.warm_up >= s.steps and s.warm_up:
         raise UserError(
             f"--warm-up {s.warm_up} leaves no step at the full rate; it must be below --steps {s.steps}"
@@ -156,8 +146,8 @@ def _validate(s: Settings, options: Options) -> None:
         raise UserError(f"--min-lr {s.min_lr} makes no sense; it must be at least 0 and at most --lr {s.lr}")
     if not 0 < s.beta2 < 1:
         raise UserError(f"--beta2 {s.beta2} makes no sense; it must be above 0 and below 1")
-    for name in ("weight_decay", "clip", "seconds"):
-        if not 0 <= getattr(s, name) < float("inf"):
+    for name in ("warm_up", "weight_decay", "clip", "seconds", "z_loss", "soft_cap"):
+        if not 0 <= getattr(s, name, 0.0) < float("inf"):
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 0")
     if not options.seeds:
         raise UserError("--seeds names no seed; give one or more, for example --seeds 1 2 3")

@@ -19,6 +19,7 @@ INTRODUCED = {
     "window": 32,
     "schedule": "constant",
     "optimizer": "adamw",
+    "weights": "float32", "label_smoothing": 0.0, "z_loss": 0.0, "soft_cap": 0.0,
 }  # fmt: skip
 
 

@@ -149,6 +149,28 @@ class OptimizerSettings(Settings):
 
 
 @dataclass(frozen=True)
+class PrecisionSettings(Settings):
+    """Settings of a run that says how many bits its numbers have."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # type: ignore[assignment]
+    """Arithmetic; bfloat16 and float16 are mixed precision."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """What weights, gradients and moments are kept in."""
+
+
+@dataclass(frozen=True)
+class LossSettings(Settings):
+    """Settings of a run that asks for more than the right next token."""
+
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all tokens."""
+    z_loss: float = 0.0
+    """Weight of the squared logarithm of the sum that the softmax divides by."""
+    soft_cap: float = 0.0
+    """Bound that no logit reaches; 0: none."""
+
+
+@dataclass(frozen=True)
 class NamesSettings(Settings):
     """Settings of the scripts that invent names."""
 
@@ -159,6 +181,12 @@ class NamesSettings(Settings):
     drop_leaked: bool = False
     """With --keep-duplicates: take out of the training list what is in validation or test. The test list
     stays the same."""
+
+
+# what a script may have as its settings, besides `Settings`
+KINDS = (
+    NamesSettings, PartSettings, ScheduleSettings, OptimizerSettings, PrecisionSettings, LossSettings,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

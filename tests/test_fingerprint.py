@@ -17,7 +17,7 @@ from common.lessons import definitions, fingerprint, receipts
 from common.lessons.course import COURSE, course_plan, course_references, refer
 from common.lessons.definitions import Place
 from common.paths import ROOT
-from common.settings import FIRST, NamesSettings, OptimizerSettings, PartSettings, ScheduleSettings
+from common.settings import FIRST, KINDS
 from common.tools import prove as prover
 
 LINES = ("01_bigram/by_hand", "01_bigram/ngram:3", "01_bigram/names_mlp", "02_attention/positions",
@@ -283,8 +283,6 @@ def test_a_decorated_function_is_followed_to_where_it_was_written():
 
 
 # ---- settings ------------------------------------------------------------------------------------
-
-KINDS = (NamesSettings, OptimizerSettings, PartSettings, ScheduleSettings)
 
 
 def test_every_later_setting_has_the_value_it_came_with():

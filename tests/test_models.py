@@ -24,7 +24,9 @@ SOME = {
     "08_micro_arch/qk_norm": ["plain-0.004", "normalised-0.004"],
     "09_pretraining/ablation": ["baseline", "all"],
     "09_pretraining/init": ["gpt2", "unscaled", "zero", "small", "large"],
+    "09_pretraining/loss": ["plain-0.004", "capped-0.004"],
     "09_pretraining/optimizer": ["adamw"],
+    "09_pretraining/precision": ["float32"],
     "09_pretraining/schedule": ["warm-up"],
 }
 ARMS = [(e, arm) for e in lessons.COURSE for arm in SOME.get(e, lessons.course_plan(e).arms)]

@@ -181,6 +181,7 @@ def test_without_network_or_data_a_script_says_so_and_goes_on(script, tmp_path):
         ("07_tokenizer_gqa/gqa", "decoding", 6),
         ("08_micro_arch/norm", "time", 15),
         ("09_pretraining/optimizer", "share", 6),
+        ("09_pretraining/precision", "cost", 6),
         pytest.param(
             "08_micro_arch/attention", "cost", 20, marks=pytest.mark.slow
         ),  # a process for each point

@@ -50,6 +50,8 @@ COURSE = (
     "09_pretraining/init",
     "09_pretraining/schedule",
     "09_pretraining/optimizer",
+    "09_pretraining/precision",
+    "09_pretraining/loss",
     "09_pretraining/ablation",
 )
 

@@ -31,22 +31,22 @@ def needed(
         batch = (torch.empty(s.batch_size, *z.shape[1:], dtype=z.dtype) for z in (x, y))
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         try:
-            return 4 * weights, _kept(model, *batch)
+            return 4 * weights, kept(model, *batch)
         except NotImplementedError:
             pass
     with torch.random.fork_rng(devices=[]):
-        return 4 * weights, s.batch_size * _kept(build(s, vocab_size), x.cpu(), y.cpu())
+        return 4 * weights, s.batch_size * kept(build(s, vocab_size), x.cpu(), y.cpu())
 
 
-def _kept(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
+def kept(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     """Bytes that a forward pass keeps for the way back, without the parameters."""
-    kept: dict[int, torch.Tensor] = {}
+    found: dict[int, torch.Tensor] = {}
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda z: kept.setdefault(z.untyped_storage()._cdata, z), lambda z: z
+        lambda z: found.setdefault(z.untyped_storage()._cdata, z), lambda z: z
     ):
         F.cross_entropy(model(x).flatten(0, -2), y.flatten())
-    return sum(z.untyped_storage().nbytes() for key, z in kept.items() if key not in weights)
+    return sum(z.untyped_storage().nbytes() for key, z in found.items() if key not in weights)
 
 
 def available(device: str) -> int | None:
