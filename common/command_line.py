@@ -124,10 +124,8 @@ def _validate(s: Settings, options: Options) -> None:
     if not 0 < s.lr < float("inf"):
         raise UserError(f"--lr {s.lr} makes no sense; it must be above 0")
     for name in ("dropout", "label_smoothing"):
-        if not 0 <= getattr(s, name, 0.0) < 1:
-            raise UserError(
-                f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 0 and below 1"
-            )
+        if not 0 <= (share := getattr(s, name, 0.0)) < 1:
+            raise UserError(f"{flag(name)} {share} makes no sense; it must be at least 0 and below 1")
     if s.warm_up >= s.steps and s.warm_up:
         raise UserError(
             f"--warm-up {s.warm_up} leaves no step at the full rate; it must be below --steps {s.steps}"
