@@ -86,14 +86,14 @@ def cost(width, weights, dtype, compiled, kind):
     """
     model, x = built(width, weights, kind)
     mixed = torch.autocast(kind, getattr(torch, dtype), enabled=dtype != "float32")
-    with mixed:
-        kept = memory.kept(model, x, x)
-    steps = stepping(torch.compile(model, dynamic=False) if compiled else model, x, mixed)
-    losses, laps = [], []
+    model = torch.compile(model, dynamic=False) if compiled else model
+    steps, losses, laps = stepping(model, x, mixed), [], []
     while len(laps) < 6 or (sum(laps[1:]) < 1.0 and len(laps) < 60):
         start = time.perf_counter()
         losses.append(next(steps))
         laps.append(time.perf_counter() - start)
+    with mixed:
+        kept = memory.kept(model, x, x)
     return 1000 * float(np.median(laps[1:])), kept / 1e6, laps[0], losses[:6]
 
 

@@ -14,7 +14,8 @@ from common.lessons.plan import Plan
 from common.settings import Settings
 from common.training import checkpoint
 
-COLUMNS = f"{'':<36}{'test bpc':>10}{'accuracy':>10}{'test loss':>11}{'seconds':>9}"
+COLUMNS = f"{'test bpc':>10}{'accuracy':>10}{'test loss':>11}{'seconds':>9}"
+NARROW = 36  # letters for the names, where none is longer
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,19 @@ def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
     """The rows of this run (mean over seeds), the predecessor, and the baselines, as far as they were
     measured on the same corpus.
     """
-    lines = ["", COLUMNS]
+    named, notes = [("", COLUMNS)], []
     for arm in dict.fromkeys(row["arm"] for row in rows):
         runs = [row for row in rows if row["arm"] == arm]
-        lines.append(_line(plan.name(arm), [row for row in runs if not row["diverged"]], len(runs)))
+        finished = [row for row in runs if not row["diverged"]]
+        named.append((plan.name(arm), _figures(finished, len(runs))))
     if len({row["tokenizer"] for row in rows}) > 1:
-        lines.append(
+        notes.append(
             "(accuracy and loss are per token: across tokenizers only bits per character can be compared)"
         )
     previous = previous_arm(plan, rows[0]["arm"])
     # what starts from the weights of another run has no predecessor
     if previous and not s.init_from and not plan.overview:
-        lines.append(_previous(plan, *previous, s, family))
+        named.append(_previous(plan, *previous, s, family))
     known = {
         label: _measured(refer(r).experiment, refer(r).arm, refer(r).settings(), family)
         for label, r in lessons.BASELINES.items()
@@ -62,8 +64,9 @@ def table(plan: Plan, rows: list[dict], s: Settings, family: str) -> str:
         if floor
     ]
     if floors:
-        lines.append(f"beside it, bits per character: {' · '.join(floors)}")
-    return "\n".join(lines)
+        notes.append(f"beside it, bits per character: {' · '.join(floors)}")
+    width = max(NARROW, *(len(name) for name, _ in named))
+    return "\n".join(["", *(f"{name:<{width}}{figures}" for name, figures in named), *notes])
 
 
 def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]:
@@ -81,10 +84,12 @@ def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]
     return rows[rows.diverged == False].to_dict("records")  # noqa: E712 (a column)
 
 
-def _previous(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> str:
-    """The arm before, with the same changes to its settings, or the command that would measure it."""
+def _previous(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> tuple[str, str]:
+    """The arm before, and its figures with the same changes to its settings, or the command that would
+    measure it.
+    """
     if before.load is not plan.load:
-        return f"{before.experiment:<36}  is measured on another kind of text"
+        return before.experiment, "  is measured on another kind of text"
     known = {f.name for f in dataclasses.fields(before.defaults)} - before.ignores(arm, before.defaults)
     changed = {
         f.name: getattr(s, f.name)
@@ -97,12 +102,12 @@ def _previous(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> s
     rows = _measured(before.experiment, arm, same, family)
     name = before.name(arm)
     command = f"python {before.experiment}.py {flags(before.defaults, same)}".strip()
-    return _line(name, rows, len(rows)) if rows else f"{name:<36}  not measured so yet: {command}"
+    return name, _figures(rows, len(rows)) if rows else f"  not measured so yet: {command}"
 
 
-def _line(name: str, rows: list[dict], runs: int) -> str:
+def _figures(rows: list[dict], runs: int) -> str:
     if not rows:
-        return f"{name:<36}{'diverged':>10}"
+        return f"{'diverged':>10}"
     mean = {
         column: sum(row[column] for row in rows) / len(rows)
         for column in ("test_bpc", "test_accuracy", "test_loss", "train_seconds")
@@ -119,7 +124,7 @@ def _line(name: str, rows: list[dict], runs: int) -> str:
         note += f"   worse than a uniform guess: it learned its training text by heart ({there})"
     elif mean["test_loss"] > uniform:
         note += "   worse than a uniform guess" + (": it did not learn" if trained else "")
-    return f"{name:<36}{figures}{note}"
+    return f"{figures}{note}"
 
 
 def curve_of(state: dict) -> list[tuple[int, float, float, float]]:
