@@ -1,7 +1,7 @@
 """Ablation: seven runs that say what each part of a modern recipe is worth, alone and all together.
 
 Previous : 09_pretraining/loss.py
-Changes  : name, spelled_out, train, sum_of_parts, overview
+Changes  : name, spelled_out, load, train, sum_of_parts, overview
 Idea     : everything equal but one part: positions that turn (-r), a gated feed-forward (-s), another norm
            (-n), a warm-up (-w), a warm-up and a cosine (-c); nothing (-b), or all of it (-a)
 Source   : the parts as in their scripts; Meyes et al. 2019, arXiv:1901.08644 (ablation studies of networks)
@@ -12,12 +12,15 @@ Stairs   : none
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.data import text_data
+from common.data.tokens import prepared_data
 from common.errors import UserError
 from common.model import assemble
 from common.run import run
@@ -44,7 +47,8 @@ def name(letters):
 
 def spelled_out(arguments):
     """-b baseline, -r RoPE, -s SwiGLU, -n RMSNorm, -w warm-up, -c warm-up and cosine, -a all of them; several
-    (-r -n -w) make one run; none, or --all-runs, make the seven: these alone, and -b and -a.
+    (-r -n -w) make one run; none, or --all-runs, make the seven: these alone, and -b and -a. --data DIR:
+    token files that prepare.py made.
     """
     flags = {f"-{letter}" for letter in "brsnwca"}
     letters, rest = [a[1] for a in arguments if a in flags], [a for a in arguments if a not in flags]
@@ -57,9 +61,17 @@ def spelled_out(arguments):
         raise UserError("-c is a warm-up and a cosine, so -w is in it; leave -w out")
     if letters and ("--all-runs" in rest or "--arms" in rest):
         raise UserError(f"-{letters[0]} chooses one run, and --all-runs or --arms others; give one of them")
-    rest = [a for a in rest if a != "--all-runs"]
+    if "--data" in rest and "--tokenizer" in rest:
+        raise UserError("--data names token files, which have their tokenizer; leave --tokenizer out")
+    rest = ["--corpus" if a == "--data" else a for a in rest if a != "--all-runs"]
     chosen = set("rsnc") if "a" in letters else set(letters) - {"b"}
     return [*rest, "--arms", name(chosen)] if letters else rest
+
+
+def load(s, device="cpu", tokenizer=None):
+    """A text of the course; or token files, with the tokenizer that made them."""
+    folder = Path(s.corpus)
+    return prepared_data(folder, s, device) if folder.is_dir() else text_data(s, device, tokenizer)
 
 
 def train(model, data, s, recorder):
@@ -118,7 +130,7 @@ subsets = [letters for size in range(5) for letters in combinations("rsnwc", siz
 arms = {name(letters): Arm(assemble, name(letters) not in SEVEN,
                            **{k: v for letter in letters for k, v in PARTS[letter][1].items()})
         for letters in sorted(subsets, key=lambda letters: name(letters) == "all")}
-lesson = Lesson(arms, SETTINGS, train=train, overview=overview, presets={"pile": PILE},
+lesson = Lesson(arms, SETTINGS, load=load, train=train, overview=overview, presets={"pile": PILE},
                 arguments=spelled_out, quick={"steps": 150, "arms": [*SEVEN]})
 
 if __name__ == "__main__":

@@ -73,12 +73,12 @@ def _parse_once(
         "Command",
         [("settings", type(defaults), defaults), ("run", tyro.conf.FlagCreatePairsOff[Options], Options())],
     )
-    command = parse_as(parser, arguments, description)
+    command = parse_as(parser, arguments, description, (*KINDS, Options))
     return command.settings, command.run
 
 
-def parse_as(parser, arguments: list[str] | None, description: str | None = None):
-    """An instance of a dataclass from the command line.
+def parse_as(parser, arguments: list[str] | None = None, description: str | None = None, kinds: tuple = ()):
+    """An instance of a dataclass from the command line. kinds: whose fields are the flags, if not its own.
 
     Raises UserError, one line, for what cannot be parsed.
     """
@@ -91,7 +91,8 @@ def parse_as(parser, arguments: list[str] | None, description: str | None = None
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UserError(_one_line(message.getvalue(), arguments or sys.argv[1:])) from None
+        known = [flag(f.name) for kind in kinds or (parser,) for f in dataclasses.fields(kind)]
+        raise UserError(_one_line(message.getvalue(), arguments or sys.argv[1:], known)) from None
 
 
 def _refuse_repeated(arguments: list[str]) -> None:
@@ -106,13 +107,12 @@ def _refuse_repeated(arguments: list[str]) -> None:
         raise UserError(f"{twice} is given twice; give it once, with all its values")
 
 
-def _one_line(box: str, arguments: list[str]) -> str:
+def _one_line(box: str, arguments: list[str], known: list[str]) -> str:
     """The sentence inside the box that the parser prints, and the nearest flag where one is not known."""
     lines = [line.strip("│ \n") for line in box.splitlines()]
     inside = [line for line in lines if line and line[0] not in "╭╰"]
     rule = next((i for i, line in enumerate(inside) if line.startswith("─")), len(inside))
     sentence = " ".join(inside[:rule])
-    known = [flag(f.name) for kind in (*KINDS, Options) for f in dataclasses.fields(kind)]
     wrong = next((a for a in arguments if a.startswith("--") and a in sentence), "")
     return f"{sentence}{nearest(wrong, known) if 'Unrecognized' in sentence else ''} (--help lists all flags)"
 

@@ -35,6 +35,8 @@ ROOMY = {
     "08_micro_arch/attention": 216,
     # Muon in full beside AdamW by hand, and what part of a step is theirs
     "09_pretraining/optimizer": 175,
+    # a program that may be interrupted anywhere and goes on
+    "09_pretraining/prepare": 250,
 }
 LIBRARY = {"nn.Module", "nn.ModuleList", "nn.Sequential"}  # containers, not ideas
 TAUGHT_BY_LANGUAGE = {"torch", "numpy", "scipy", *sys.stdlib_module_names}
@@ -54,7 +56,10 @@ def pieces(experiment: str) -> dict[str, str]:
 def plugs_in(experiment: str) -> bool:
     """Whether a script takes its GPT from common.model and writes only its own part."""
     text = (ROOT / f"{experiment}.py").read_text(encoding="utf-8")
-    return "from common.model.gpt import GPT" in text or "from common.model import assemble" in text
+    return any(
+        line in text
+        for line in ("from common.model.gpt import GPT", "from common.model import assemble", "lesson = None")
+    )
 
 
 @pytest.mark.parametrize("experiment", COURSE)
@@ -159,10 +164,13 @@ def test_imports_are_the_library_and_common(experiment):
                     "common.errors",
                     "common.report",
                     "common.generation.sampling",
+                    "common.command_line",
                     "regex",
                     "tiktoken",
+                    "tyro",
+                    "tqdm",
                 )
-                or module.startswith("common.model.")
+                or module.startswith(("common.model.", "common.data."))
             ), module
 
 
@@ -184,7 +192,7 @@ ORDER = (  # a room imports only from rooms before it; `model` knows nothing of 
 )  # fmt: skip
 # in a room, too, a module imports only from those before it
 ROOMS = {
-    "data": ("bpe", "tokenizer", "corpora", "splits"),
+    "data": ("bpe", "tokenizer", "corpora", "splits", "documents", "token_files", "tokens"),
     "training": ("metrics", "loop", "memory", "loss_log", "checkpoint", "recorder", "presence", "threads"),
     "lessons": (
         "definitions",

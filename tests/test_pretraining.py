@@ -1,16 +1,18 @@
 """How training goes (stage 09): first weights, schedules, optimizers."""
 
 import dataclasses
+import json
 import math
 import os
 import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
-from common import lessons
-from common.data import text_data
+from common import lessons, results
+from common.data import documents, text_data
 from common.lessons.fingerprint import asked
 from common.model.gpt import GPT
 from common.paths import ROOT
@@ -526,3 +528,25 @@ def test_slurm_gets_seven_jobs_of_one_gpu_each(tmp_path):
     bare = {**os.environ, "PATH": "/usr/bin:/bin"}
     missing = subprocess.run(["bash", slurm / "run_all.sh"], env=bare, capture_output=True, text=True)
     assert missing.returncode == 2 and "sbatch is not here" in missing.stderr
+
+
+def test_an_ablation_on_token_files(in_process, own_logs, tmp_path):
+    """With the tokenizer that made them; bits per character are over the characters of the documents."""
+    lessons.course_plan("09_pretraining/prepare")
+    prepare = next(m for name, m in sys.modules.items() if name.startswith("stage_prepare_"))
+    words = [f"number {n} and {n * n % 97} and {n * n * n % 89}" for n in range(900)]
+    lines = "".join(json.dumps({"text": " ".join(words[n : n + 3])}) + "\n" for n in range(0, 900, 3))
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
+    a = prepare.Preparing(sources=(str(tmp_path / "a.jsonl"),), tokenizer="byte", workers=1)
+    meta = prepare.prepare(documents.find(a.sources), tmp_path / "out", a)
+    flags = f"-r --data {tmp_path / 'out'} --steps 3 --n-embd 16 --n-layer 1 --batch-size 2 --block-size 16"
+    assert (done := in_process(ABLATION, flags)).returncode == 0, done.stderr
+    row = results.read().iloc[0]
+    assert (row.arm, row.tokenizer, row.vocab_size, row.corpus) == ("rope", "byte", 256, "out")
+    counts = meta["splits"]["test"]
+    nats = row.test_loss * (counts["tokens"] - 1)
+    assert row.test_bpc == pytest.approx(nats / math.log(2) / counts["characters"], rel=1e-9)
+    assert (done := in_process(ABLATION, f"{flags} --resume")).returncode == 0, done.stderr
+    assert len(results.read()) == 1  # found again
+    refused = in_process(ABLATION, f"{flags} --tokenizer char")
+    assert refused.returncode == 2 and "leave --tokenizer out" in refused.stderr

@@ -267,6 +267,9 @@ def _digest(name: str, text: str) -> str:
 
 def family_of(name: str) -> str:
     """What the configuration of a run on this corpus is compared by: a name, or the name and digest of the
-    user's own file.
+    user's own file, or of what a folder of token files says of itself.
     """
+    meta = Path(name).expanduser() / "meta.json"
+    if name not in CORPORA and meta.is_file():
+        return _digest(meta.parent.resolve().name, meta.read_text(encoding="utf-8"))
     return name if name in CORPORA else _digest(Path(name).name, _read_own(name, "text"))

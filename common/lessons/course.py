@@ -53,6 +53,7 @@ COURSE = (
     "09_pretraining/precision",
     "09_pretraining/loss",
     "09_pretraining/ablation",
+    "09_pretraining/prepare",
 )
 
 # what stands beside every later stage
