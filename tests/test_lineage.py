@@ -192,8 +192,19 @@ ORDER = (  # a room imports only from rooms before it; `model` knows nothing of 
 )  # fmt: skip
 # in a room, too, a module imports only from those before it
 ROOMS = {
-    "data": ("bpe", "tokenizer", "corpora", "splits", "documents", "token_files", "tokens"),
-    "training": ("metrics", "loop", "memory", "loss_log", "checkpoint", "recorder", "presence", "threads"),
+    "data": ("bpe", "tokenizer", "corpora", "splits", "documents", "token_files", "tokens", "order"),
+    "training": (
+        "metrics",
+        "loop",
+        "schedule",
+        "optimizer",
+        "memory",
+        "loss_log",
+        "checkpoint",
+        "recorder",
+        "presence",
+        "threads",
+    ),
     "lessons": (
         "definitions",
         "fingerprint",

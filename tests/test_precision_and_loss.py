@@ -16,8 +16,8 @@ from common import lessons
 from common.data import text_data
 from common.model.gpt import GPT
 from common.paths import ROOT
-from common.settings import LossSettings, PrecisionSettings
-from common.training import loop
+from common.settings import LossSettings, OptimizerSettings, PrecisionSettings, ScheduleSettings
+from common.training import loop, optimizer, schedule
 from common.training.recorder import Recorder
 
 PRECISION, LOSS = "09_pretraining/precision", "09_pretraining/loss"
@@ -285,3 +285,33 @@ def test_a_fault_that_is_put_in_again_is_caught(experiment, right, wrong, check,
     copy.write_text(text.replace(right, wrong), encoding="utf-8")
     with pytest.raises(AssertionError):
         check(runpy.run_path(str(copy)))
+
+
+# ---- what graduated ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "stable-decay"])
+@pytest.mark.parametrize("warm_up", [0, 1, 30])
+def test_the_graduated_schedule_is_the_taught_one(name, warm_up):
+    s = ScheduleSettings(steps=100, warm_up=warm_up, lr=0.3, schedule=name)
+    for step in range(100):
+        taught = lesson(SCHEDULE)["learning_rate"](step, s)
+        assert schedule.rate(step, 100, 0.3, warm_up, name) == pytest.approx(taught, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_graduated_optimizer_is_the_taught_one(name):
+    s = OptimizerSettings(**SMALL, weight_decay=0.1, decay_matrices=True, lr=1e-2, beta2=0.99)
+    torch.manual_seed(0)
+    ours, taught = GPT(s, 65), GPT(s, 65)
+    taught.load_state_dict(ours.state_dict())
+    pairs = list(zip(ours.parameters(), taught.parameters(), strict=True))
+    a = getattr(optimizer, name)(ours, s.lr, s.beta2, s.weight_decay)
+    b = lesson(OPTIMIZER)[name](taught, s)
+    for _ in range(10):
+        for p, q in pairs:
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        a.step()
+        b.step()
+    assert all(torch.equal(p, q) for p, q in pairs)
