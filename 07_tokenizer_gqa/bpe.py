@@ -185,17 +185,16 @@ def load(s, device="cpu", tokenizer=None):
 
 
 def overview(results, folder):
-    """Draw test bits per character against the size of the vocabulary, for equal steps; and list the
-    vocabularies.
-    """
+    """Draw test bits per character against the size of the vocabulary; and list the vocabularies."""
     from common.report import overviews
 
     rows = [r.row for r in results if not r.row["diverged"]]
     if not rows:
         return []
-    marks = [overviews.Mark("equal context" if row["arm"].endswith("-context") else "equal characters",
-                            row["vocab_size"], row["test_bpc"], row)
-             for row in rows if row["arm"] not in (*PUBLISHED, "byte-clipped")]
+    kinds = dict.fromkeys(TOKENIZERS, "equal characters") | {"byte-clipped": "the same, gradients clipped"}
+    kinds |= {name: f"{steps} steps" for name, steps in PUBLISHED.items()}
+    marks = [overviews.Mark(kinds.get(row["arm"], "equal context"), row["vocab_size"], row["test_bpc"], row)
+             for row in rows]
     listed_arms = (*TOKENIZERS, *PUBLISHED)
     first = [row for row in rows if row["seed"] == rows[0]["seed"] and row["arm"] in listed_arms]
     listed = [(row["arm"], row["seed"], row["vocab_size"], math.log(2) * row["test_bpc"] / row["test_loss"],

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import shlex
 import sys
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,8 +92,15 @@ def parse_as(parser, arguments: list[str] | None = None, description: str | None
     except SystemExit as stop:
         if not stop.code:
             raise
-        known = [flag(f.name) for kind in kinds or (parser,) for f in dataclasses.fields(kind)]
+        own = (parser,) if dataclasses.is_dataclass(parser) else typing.get_args(parser)
+        known = [flag(f.name) for kind in kinds or own for f in _fields(kind)]
         raise UserError(_one_line(message.getvalue(), arguments or sys.argv[1:], known)) from None
+
+
+def _fields(kind) -> tuple:
+    """The fields of a dataclass, also of one with a note to the parser (`Annotated`)."""
+    kind = kind if dataclasses.is_dataclass(kind) else next(iter(typing.get_args(kind)), None)
+    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
 
 
 def _refuse_repeated(arguments: list[str]) -> None:

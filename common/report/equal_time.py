@@ -18,6 +18,7 @@ from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Measured
 from common.report.tables import markdown, number, spread
 from common.results import extra
 from common.results.statistics import Interval, family
+from common.results.table import repeated_rows
 
 COLUMNS = {
     "arm": "---", "ms a step": "--:", "steps in equal time": "--:", "at equal steps": "--:",
@@ -106,6 +107,7 @@ def _curves(measured: Measured, line: Reference) -> pd.DataFrame | None:
         return None
     known = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str})
     known = known[(known.experiment == line.experiment) & (known.arm == line.arm)]
-    known = known.merge(rows[["seed", "config_hash", "code_hash"]], on=["seed", "config_hash", "code_hash"])
+    key = ["seed", "config_hash", "code_hash"]
+    known = known.merge(repeated_rows(line, measured.all)[key].drop_duplicates(), on=key)
     table = known.pivot(index="step", columns="seed", values="val_bpc")
     return table if set(table) == set(rows.seed) and not table.isna().any(axis=None) else None

@@ -21,6 +21,7 @@ from common.report.readme import differences, render
 from common.report.summary import read_curve
 from common.results import sweeps
 from common.results.statistics import interval
+from common.results.table import repeated_rows
 
 CURVE_COLUMNS = [
     "experiment",
@@ -124,9 +125,13 @@ def _tracked_curves(path: Path):
     return pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True)
 
 
-def curves_data(measured: Measured, references: list[Reference], path: Path) -> tuple[str | None, list[str]]:
+def curves_data(
+    measured: Measured, references: list[Reference], path: Path, repeated: bool = False
+) -> tuple[str | None, list[str]]:
     """Learning curves of lines of the course as CSV, None where there is none to draw; and which curves are
     lost.
+
+    repeated: where the curve of a row is lost, that of a repetition of its run stands in for it.
     """
     tracked = _tracked_curves(path)
     lines: list[list] = []
@@ -135,14 +140,19 @@ def curves_data(measured: Measured, references: list[Reference], path: Path) -> 
         line = measured.line(reference)
         if line.state == "missing" and course_plan(reference.experiment).trains(reference.arm):
             lines.append([reference.experiment, reference.arm, *[""] * 7, "missing"])
-        for row in line.rows.itertuples():
-            if math.isnan(row.steps) or row.diverged:
+        rows, drawn_seeds = line.rows, set()
+        if repeated and line.state == "measured":
+            every = repeated_rows(reference, measured.all)
+            rows = every[every.seed.isin(line.seeds)].sort_values("seed", kind="stable")
+        for row in rows.itertuples():
+            if math.isnan(row.steps) or row.diverged or row.seed in drawn_seeds:
                 continue
             try:
                 points = curve_points(reference, row, tracked)
             except CurveError as error:
                 problems.append(str(error))
                 continue
+            drawn_seeds.add(row.seed)
             known = [row.experiment, row.arm, row.seed, row.config_hash, row.code_hash]
             for step, train, loss, bpc in points:
                 numbers = ["" if math.isnan(train) else repr(train), repr(loss), repr(bpc)]
@@ -189,9 +199,8 @@ def plot_data(measured: Measured) -> tuple[dict[Path, str | None], list[str]]:
         content[target / f"sweep_{stage}.csv"] = sweep_data(measured, stage)
     for experiment in _read_at_equal_time():
         path = equal_time.curves_path(experiment)
-        content[path], _ = curves_data(
-            measured, course_references(experiment), path
-        )  # lost: not measured yet
+        # lost: not measured yet
+        content[path], _ = curves_data(measured, course_references(experiment), path, repeated=True)
     return content, problems
 
 

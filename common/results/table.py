@@ -216,20 +216,39 @@ def matching(experiment: str, arm: str, config: str, codes, rows=None, scored: b
 
     scored: without rows of a sweep, which was judged on the validation text alone.
     """
+    same = every(experiment, arm, config, codes, rows, scored)
+    return same.drop_duplicates("seed").sort_values("seed")
+
+
+def every(experiment: str, arm: str, config: str, codes, rows=None, scored: bool = True):
+    """All rows as in `matching`, also where a run was repeated, in the order in which they were made."""
     rows = read() if rows is None else rows
     same = rows[(rows.experiment == experiment) & (rows.arm == arm) & (rows.protocol == PROTOCOL)]
     same = same[(same.config_hash == config) & same.code_hash.isin(codes)]
     same = same[same.test_loss.notna() | same.diverged] if scored else same
-    same = same[same.corpus == same.corpus.iloc[0]] if len(same) else same
-    return same.drop_duplicates("seed").sort_values("seed")
+    return same[same.corpus == same.corpus.iloc[0]] if len(same) else same
 
 
 def course_rows(reference: Reference, rows=None):
     """The rows the course uses for a reference: those with its settings, of the code as it is now or proved
     equal to it.
     """
-    codes = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
-    return matching(reference.experiment, reference.arm, reference.config(), codes, rows)
+    config, codes = _asked(reference)
+    return matching(reference.experiment, reference.arm, config, codes, rows)
+
+
+def repeated_rows(reference: Reference, rows=None):
+    """The rows that the course could use for a reference: those of `course_rows`, and of runs that were
+    repeated since, which differ by rounding.
+    """
+    config, codes = _asked(reference)
+    return every(reference.experiment, reference.arm, config, codes, rows)
+
+
+def _asked(reference: Reference) -> tuple[str, frozenset[str]]:
+    """The settings of a reference, and the codes that are as good as the present one."""
+    config = reference.config()
+    return config, receipts.codes(reference.experiment, reference.arm, config, reference.code)
 
 
 def _git(*arguments: str) -> str:
