@@ -25,9 +25,12 @@ from common.paths import ROOT
 from common.settings import RECIPE, Settings
 
 DATA = ("corpus", "tokenizer")
-TRAINING = ("steps", "seconds", "batch_size", "lr", *RECIPE, "dtype", "init_from")
+TRAINING = (
+    "steps", "seconds", "batch_size", "lr", *RECIPE, "dtype", "init_from",
+    "schedule", "optimizer", "accumulate", "compile",
+)  # fmt: skip
 SECTIONS = ("model", "data", "training")
-CONFIGS = ROOT / "08_micro_arch" / "configs"
+CONFIGS = (ROOT / "08_micro_arch" / "configs", ROOT / "09_pretraining" / "configs")
 
 
 def section_of(name: str) -> str:
@@ -102,12 +105,14 @@ def _load(path: str):
     """What a YAML file holds."""
     file = Path(path).expanduser()
     if not file.suffix and file.name == path:  # the name of one of the course's own
-        file = CONFIGS / f"{path}.yaml"
+        own = [folder / f"{path}.yaml" for folder in CONFIGS]
+        file = next((known for known in own if known.exists()), own[0])
     file = file if file.exists() or file.is_absolute() else ROOT / file
     try:
         return yaml.load(file.read_text(encoding="utf-8"), _Strict)  # a SafeLoader
     except FileNotFoundError:
-        near = nearest(file.stem, [known.stem for known in file.parent.glob("*.yaml")])
+        folders = {file.parent, *CONFIGS} if file.parent in CONFIGS else {file.parent}
+        near = nearest(file.stem, [known.stem for folder in folders for known in folder.glob("*.yaml")])
         raise UserError(f"config {path} does not exist{near}") from None
     except OSError as error:
         raise UserError(f"config {path} cannot be read ({error.strerror})") from None

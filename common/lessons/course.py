@@ -54,6 +54,7 @@ COURSE = (
     "09_pretraining/loss",
     "09_pretraining/ablation",
     "09_pretraining/prepare",
+    "09_pretraining/pretrain",
 )
 
 # what stands beside every later stage

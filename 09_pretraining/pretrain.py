@@ -1,0 +1,127 @@
+"""Pretrain: the loop of a production run, on one machine.
+
+Previous : 09_pretraining/prepare.py
+Changes  : PretrainSettings, load, batches, train, keep_best, picture
+Idea     : what the scripts before taught, in one loop that can be left alone for days: token files, every
+           window once in an epoch, several batches to a step, a log of each step, the best weights kept
+Teaches  : common.training.optimizer, common.training.schedule
+Source   : the parts as in their scripts; Chowdhery et al. 2022, arXiv:2204.02311 (what share of a machine's
+           speed a run uses)
+Expect   : as the winners of stage 08, and better by what a falling rate and windows without replacement bring
+Stairs   : none
+"""
+
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.data import order, text_data
+from common.data.tokens import prepared_data
+from common.model import assemble
+from common.run import run
+from common.settings import MICRO_ARCH, Lesson, PartSettings
+from common.training import optimizer as optimizers
+from common.training.loop import auxiliary_loss
+from common.training.schedule import rate
+from common.training.step_log import StepLog, operations_of_a_token, read_steps, speed_of_products
+
+
+@dataclass(frozen=True)
+class PretrainSettings(PartSettings):
+    """Settings of a long run: its parts, and how it is led."""
+
+    corpus: str = "tinyshakespeare"
+    """A corpus of the course, the path of a text, or a folder of token files (09_pretraining/prepare.py)."""
+    schedule: Literal["constant", "cosine", "linear", "stable-decay"] = "constant"
+    """What the learning rate does after the warm-up."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """What makes a step of a gradient; either lets matrices decay and nothing else."""
+    accumulate: int = 1
+    """Batches whose gradients make a step together: what does not fit into memory at once."""
+    compile: bool = False
+    """Let torch.compile write kernels for this model; the first step waits for them."""
+
+
+def load(s, device="cpu", tokenizer=None):
+    """A text of the course; or token files, with the tokenizer that made them."""
+    folder = Path(s.corpus)
+    return prepared_data(folder, s, device) if folder.is_dir() else text_data(s, device, tokenizer)
+
+
+def batches(data, s, step):
+    """The batches of a step, (B, T) and (B, T) each. Which windows these are follows from seed and step: each
+    once in an epoch, whether a step has one batch of 32 or four of 8.
+    """
+    rows = s.batch_size * s.accumulate
+    starts = order.windows(step * rows, rows, len(data.train) + 1, s.block_size, data.seed)
+    for part in np.split(starts, s.accumulate):
+        x, y = data.train.at(torch.from_numpy(part))
+        yield x.to(data.device), y.to(data.device)
+
+
+def train(model, data, s, recorder):
+    """A step: its rate, the gradients of its batches, their length, the step itself, a line in the log."""
+    kind = torch.device(data.device).type
+    mixed = torch.autocast(kind, torch.bfloat16, enabled=s.dtype == "bfloat16")
+    forward = torch.compile(model) if s.compile else model
+    optimizer = getattr(optimizers, s.optimizer)(model, s.lr, s.beta2, s.weight_decay)
+    work = operations_of_a_token(model, s.n_layer, s.n_embd, s.block_size)
+    most = speed_of_products(kind, getattr(torch, s.dtype))
+    log = StepLog(recorder.folder / "steps.csv", COLUMNS)
+    for step in recorder.steps(model, optimizer):
+        keep_best(recorder)
+        start, loss = time.perf_counter(), 0.0
+        lr = rate(step, s.steps, s.lr, s.warm_up, s.schedule)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.zero_grad()
+        for x, y in batches(data, s, step):
+            with mixed:
+                part = F.cross_entropy(forward(x).flatten(0, -2), y.flatten())
+                total = (part + auxiliary_loss(model)) / s.accumulate  # the mean over all windows of the step
+            total.backward()
+            loss = loss + part.detach() / s.accumulate
+        norm = nn.utils.clip_grad_norm_(model.parameters(), s.clip or math.inf)
+        optimizer.step()
+        recorder.record(loss)
+        speed = s.accumulate * y.numel() / (time.perf_counter() - start)  # tokens a second
+        nats = recorder.loss
+        recorder.state["ema"] = 0.99 * recorder.state.get("ema", nats) + 0.01 * nats
+        log.add(step, nats, recorder.state["ema"], math.exp(min(700.0, nats)), lr, norm.item(), speed,
+                speed * work / most)
+    keep_best(recorder)
+    log.close()
+
+
+def keep_best(recorder):
+    """Keep a copy of the weights that were best on the validation text so far."""
+    curve = recorder.state["curve"]
+    if len(curve) > 1 and recorder.path.exists() and curve[-1][2] == min(point[2] for point in curve):
+        part = recorder.folder / "best.part"
+        shutil.copyfile(recorder.path, part)
+        part.replace(recorder.folder / "best.safetensors")
+
+
+def picture(model, data, result, folder):
+    """Draw the run from its log: losses, perplexity, length of the gradient, rate, speed."""
+    from common.report import pretraining
+
+    return pretraining.draw(read_steps(folder / "steps.csv"), result.curve, folder)
+
+
+COLUMNS = ("loss", "ema", "perplexity", "lr", "norm", "tokens_per_second", "mfu")
+SETTINGS = PretrainSettings(**vars(MICRO_ARCH) | {
+    "feed_forward": "relu2", "position": "rope", "batch_size": 13, "steps": 1500, "warm_up": 100, "lr": 2e-3,
+    "schedule": "linear"})
+lesson = Lesson(assemble, SETTINGS, load=load, train=train, picture=picture, quick={"steps": 150})
+
+if __name__ == "__main__":
+    run(lesson)
