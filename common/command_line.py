@@ -126,8 +126,8 @@ def _one_line(box: str, arguments: list[str], known: list[str]) -> str:
 
 
 def _validate(s: Settings, options: Options) -> None:
-    for name in ("steps", "batch_size", "block_size", "n_embd", "n_head", "n_layer"):
-        if getattr(s, name) < 1:
+    for name in ("steps", "batch_size", "block_size", "n_embd", "n_head", "n_layer", "accumulate"):
+        if getattr(s, name, 1) < 1:
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 1")
     if not 0 < s.lr < float("inf"):
         raise UserError(f"--lr {s.lr} makes no sense; it must be above 0")

@@ -146,6 +146,8 @@ def previous_arm(plan: Plan, arm: str) -> tuple[Plan, str] | None:
     if plan.header.previous is None:
         return None
     before = course_plan(plan.header.previous)
+    while not before.arms and before.header.previous:  # a program, which has nothing to compare with
+        before = course_plan(before.header.previous)
     return before, plan.header.previous_arm or (arm if arm in before.arms else next(iter(before.arms)))
 
 

@@ -66,14 +66,15 @@ def operations_of_a_token(model: nn.Module, n_layer: int, n_embd: int, block_siz
     """Floating-point operations to train on one token: 6 for each weight that multiplies it, and what
     attention does with its context.
 
-    Source: Chowdhery et al. 2022, arXiv:2204.02311, appendix B. Embeddings are looked up and not counted, but
-    for a table that is the head too.
+    Source: Chowdhery et al. 2022, arXiv:2204.02311, appendix B. Tables that are looked up are not counted,
+    but for one of embeddings that is the head too. model: a GPT of common.model.
     """
-    looked_up = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)} - {
-        id(part.weight) for part in model.modules() if isinstance(part, nn.Linear)
-    }
-    weights = sum(p.numel() for p in model.parameters() if id(p) not in looked_up)
-    return 6 * weights + 12 * n_layer * n_embd * block_size
+    heads = {id(part.weight) for part in model.modules() if isinstance(part, nn.Linear)}
+    counted = 0
+    for name, p in model.named_parameters():
+        table = name.startswith(("token.", "position."))
+        counted += p.numel() if not table or id(p) in heads else 0
+    return 6 * counted + 12 * n_layer * n_embd * block_size
 
 
 def speed_of_products(device: str, dtype: torch.dtype, seconds: float = 0.2) -> float:

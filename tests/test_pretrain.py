@@ -1,0 +1,209 @@
+"""The loop of a long run: accumulated gradients, windows without replacement, its log, its best weights."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from test_pretraining import Watching
+
+from common import lessons, results
+from common.command_line import parse
+from common.data import text_data
+from common.model import assemble
+from common.paths import ROOT
+from common.training import checkpoint
+from common.training.step_log import StepLog, operations_of_a_token, read_steps
+
+PRETRAIN = "09_pretraining/pretrain"
+CONFIGS = sorted((ROOT / "09_pretraining/configs").glob("*.yaml"))
+SMALL = {"n_embd": 32, "n_head": 2, "n_layer": 2, "block_size": 16, "batch_size": 4, "corpus": "pydoc"}
+FLAGS = "--corpus pydoc --tokenizer char --n-embd 16 --n-head 2 --n-layer 1 --block-size 16 --batch-size 4"
+
+
+def script() -> dict:
+    return lessons.course_plan(PRETRAIN).train.__globals__
+
+
+def settings(**own):
+    plan = lessons.course_plan(PRETRAIN)
+    return dataclasses.replace(
+        plan.defaults, **SMALL | {"tokenizer": "char", "steps": 12, "warm_up": 3} | own
+    )
+
+
+class Recorder(Watching):
+    """Keeps losses and rates, and has no checkpoint."""
+
+    def __init__(self, steps, folder):
+        super().__init__(steps)
+        self.folder, self.path = folder, folder / checkpoint.NAME
+        self.state, self.loss = {"curve": []}, math.nan
+
+    def record(self, loss):
+        super().record(loss)
+        self.loss = self.losses[-1]
+
+
+def trained(s, folder, start=None):
+    """A small model after the steps of the loop. start: weights to begin with."""
+    torch.manual_seed(3)
+    data = text_data(s, "cpu").with_seed(1)
+    model = assemble(s, data.tokenizer.vocab_size).double()
+    model.load_state_dict(start or model.state_dict())
+    recorder = Recorder(s.steps, folder)
+    script()["train"](model, data, s, recorder)
+    return model, recorder
+
+
+def test_a_step_of_several_batches_is_that_of_one_large_batch(tmp_path):
+    s = settings(batch_size=16)
+    whole, big = trained(s, tmp_path / "a")
+    parts, small = trained(dataclasses.replace(s, batch_size=4, accumulate=4), tmp_path / "b")
+    assert small.losses == pytest.approx(big.losses, rel=1e-9)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
+def test_a_batch_divided_wrongly_would_be_seen(tmp_path, monkeypatch):
+    """Without the division a step of four batches has four times the gradient; clipping shows its length."""
+    s = settings(batch_size=4, accumulate=4, steps=2)
+    trained(s, tmp_path / "a")
+    trained(dataclasses.replace(s, batch_size=16, accumulate=1), tmp_path / "b")
+    norms = [read_steps(tmp_path / name / "steps.csv")[0]["norm"] for name in "ab"]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+
+
+def test_every_window_comes_once_in_an_epoch():
+    s = settings(batch_size=8, accumulate=2, block_size=16)
+    data = text_data(s, "cpu").with_seed(1)
+    data = dataclasses.replace(data, train=data.train.head(16 * 64))
+    seen = [x for step in range(4) for x, _ in script()["batches"](data, s, step)]
+    windows = torch.cat(seen)[:63]  # of 64 x 16 tokens, with a beginning of their own, 63 fit
+    assert len({tuple(window.tolist()) for window in windows}) == 63
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_it_learns_and_its_rate_follows_the_schedule(optimizer, tmp_path):
+    s = settings(steps=60, lr=1e-2, schedule="linear", optimizer=optimizer)
+    _, recorder = trained(s, tmp_path)
+    assert sum(recorder.losses[-10:]) < sum(recorder.losses[:10]) - 5
+    rates = [rate for (rate,) in recorder.rates]
+    assert max(rates) == rates[3] == 1e-2 and rates[-1] == pytest.approx(1e-2 / 57)
+
+
+def test_the_log_has_every_number_of_every_step(tmp_path):
+    s = settings()
+    _, recorder = trained(s, tmp_path)
+    lines = read_steps(tmp_path / "steps.csv")
+    assert [line["step"] for line in lines] == list(range(12))
+    assert [line["loss"] for line in lines] == pytest.approx(recorder.losses, rel=1e-6)
+    ema = recorder.losses[0]
+    for line, loss in zip(lines, recorder.losses, strict=True):
+        ema = 0.99 * ema + 0.01 * loss
+        assert line["ema"] == pytest.approx(ema, rel=1e-6)
+        assert line["perplexity"] == pytest.approx(math.exp(loss), rel=1e-6)
+        assert line["norm"] > 0 and 0 < line["mfu"] < 1.5 and line["tokens_per_second"] > 0
+
+
+def test_a_log_that_was_cut_off_goes_on(tmp_path):
+    log = StepLog(tmp_path / "steps.csv", ("loss", "lr"))
+    for step in range(5):
+        log.add(step, step / 3, 0.1)
+    log.close()
+    path = tmp_path / "steps.csv"
+    path.write_text(path.read_text()[:-9] + "nonsense\n5,0.3", encoding="utf-8")
+    again = StepLog(path, ("loss", "lr"))
+    again.add(3, 9.0, 0.2)
+    again.close()
+    assert [(line["step"], line["loss"]) for line in read_steps(path)] == [
+        (0, 0), (1, pytest.approx(1 / 3)), (2, pytest.approx(2 / 3)), (3, 9.0),
+    ]  # fmt: skip
+    assert read_steps(tmp_path / "none.csv") == []
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(in_process, own_logs):
+    """Also its log has each step once, and the best weights are there."""
+    flags = f"{FLAGS} --steps 30 --warm-up 3 --accumulate 2 --seeds 4 --threads 1"
+    assert (done := in_process(PRETRAIN, flags)).returncode == 0, done.stderr
+    folder = next(own_logs.glob(f"runs/{PRETRAIN}/default-seed4-*"))
+    whole = checkpoint.load(folder / checkpoint.NAME)
+    lines = read_steps(folder / "steps.csv")
+    assert (folder / "best.safetensors").exists() and (folder / "training.png").exists()
+    curve = whole.state["curve"]
+    best = checkpoint.read_state(folder / "best.safetensors")
+    assert best["curve"][-1][2] == min(point[2] for point in curve[1:])
+    plan = lessons.course_plan(PRETRAIN)
+    middle = curve[len(curve) // 2][0]
+    assert 0 < middle < 30
+
+    class Stop(Exception):
+        pass
+
+    def breaks(self, step, *values):
+        if step == middle + 1:
+            raise Stop
+        return add(self, step, *values)
+
+    add = StepLog.add
+    (folder / checkpoint.NAME).unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepLog, "add", breaks)
+        with pytest.raises(Stop):
+            in_process(PRETRAIN, flags)
+    assert checkpoint.read_state(folder / checkpoint.NAME)["step"] == middle
+    assert (done := in_process(PRETRAIN, f"{flags} --resume")).returncode == 0, done.stderr
+    again = checkpoint.load(folder / checkpoint.NAME)
+    assert all(torch.equal(whole.tensors[name], again.tensors[name]) for name in whole.tensors)
+    now = read_steps(folder / "steps.csv")
+    assert [(a["step"], a["loss"], a["ema"]) for a in now] == [
+        (a["step"], a["loss"], a["ema"]) for a in lines
+    ]
+    assert plan.course_arms == ["default"] and len(results.read()) >= 1
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_builds_and_says_how_large_it_is(path):
+    plan = lessons.course_plan(PRETRAIN)
+    s, _ = parse(plan.defaults, "", ["--config", path.stem])
+    with torch.device("meta"):
+        model = assemble(s, 50_257 if s.tokenizer == "gpt2" else 1024)
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    about = {"yardstick": 0.9, "llama_tiny": 0.26, "gpt2_124m": 124, "wikipedia": 50.9, "1b": 1000}[path.stem]
+    assert millions == pytest.approx(about, rel=0.07)
+    if path.stem == "wikipedia":
+        assert millions == pytest.approx(50.9, abs=0.05)
+        with torch.device("meta"):
+            untied = assemble(dataclasses.replace(s, head="untied"), 50_257)
+        assert sum(p.numel() for p in untied.parameters()) / 1e6 == pytest.approx(76.6, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["yardstick", "llama_tiny"])
+def test_small_configurations_train(name, in_process, own_logs):
+    flags = f"--config {name} --data.corpus pydoc --training.steps 3 --training.warm-up 0 --no-pictures"
+    done = in_process(PRETRAIN, flags)
+    assert done.returncode == 0, done.stderr
+    assert results.read().test_bpc.notna().all()
+
+
+def test_operations_of_a_token_are_those_of_the_formula():
+    s = settings(n_embd=64, n_head=4, n_layer=3, block_size=128, position="rope", feed_forward="gelu")
+    model = assemble(s, 500)
+    matrices = 3 * 12 * 64 * 64 + 500 * 64
+    norms = sum(p.numel() for p in model.parameters() if p.ndim == 1)
+    assert operations_of_a_token(model, 3, 64, 128) == 6 * (matrices + norms) + 12 * 3 * 64 * 128
+    untied = assemble(dataclasses.replace(s, head="untied", position="learned"), 500)
+    assert operations_of_a_token(untied, 3, 64, 128) == operations_of_a_token(model, 3, 64, 128)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--accumulate 0", "--accumulate 0 makes no sense; it must be at least 1"),
+        ("--schedule cosin", "cosin"),
+        ("--config lama_tiny", "config lama_tiny does not exist; did you mean 'llama_tiny'?"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(flags, said, in_process):
+    done = in_process(PRETRAIN, flags)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
