@@ -153,13 +153,13 @@ def measure(folder, quick):
 
 
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "muon": muon}
-KINDS = {                                                              # rates: not swept yet
+KINDS = {                                                              # rates: the best of a sweep
     "adamw": {"optimizer": "adamw", "lr": 4e-3},
     "adamw-groups": {"optimizer": "adamw", "weight_decay": 0.1, "decay_matrices": True, "lr": 4e-3},
-    "sgd": {"optimizer": "sgd", "lr": 0.5},
+    "sgd": {"optimizer": "sgd", "lr": 0.125},
     "muon": {"optimizer": "muon", "lr": 8e-3},
-    "adamw-unclipped": {"optimizer": "adamw", "clip": 0.0, "lr": 4e-3},
-    "sgd-unclipped": {"optimizer": "sgd", "clip": 0.0, "lr": 0.5},
+    "adamw-unclipped": {"optimizer": "adamw", "clip": 0.0, "lr": 2e-3},
+    "sgd-unclipped": {"optimizer": "sgd", "clip": 0.0, "lr": 0.25},
     "muon-unclipped": {"optimizer": "muon", "clip": 0.0, "lr": 8e-3},
 }
 arms = {name: Arm(GPT, **own) for name, own in KINDS.items()}
