@@ -159,14 +159,14 @@ def going_on(out, asked):
     state = json.loads((out / "progress.json").read_text(encoding="utf-8"))
     for name, value in asked.items():
         if state["asked"].get(name) != value:
-            raise UserError(f"{out} was begun with another {name}; ask for the same, or remove the folder")
+            raise UserError(f"{out} was begun with other {name}; ask for the same, or remove the folder")
     return state
 
 
 def prepare(sources, out, a):
     """Write the folder, or go on where an interrupted run had come to. Returns what it holds."""
     asked = {"sources": sources.state(), "tokenizer": identity(a.tokenizer), "field": a.field,
-             "limit": a.limit, "held_out": a.held_out, "skip_bad": a.skip_bad}
+             "limit": a.limit, "held_out": a.held_out}
     state = going_on(out, asked)
     tokenizer = vocabulary(sources, a)
     out.mkdir(parents=True, exist_ok=True)

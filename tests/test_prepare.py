@@ -214,7 +214,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(stop, script, tmp_path, mo
     with pytest.raises(UserError, match="parts is not finished; the same prepare command goes on with it"):
         tokens.read_meta(tmp_path / "parts")
     monkeypatch.setattr(token_files.Writer, "add", add)
-    with pytest.raises(UserError, match="was begun with another tokenizer; ask for the same, or remove"):
+    with pytest.raises(UserError, match="was begun with other tokenizer; ask for the same, or remove"):
         prepare(script, sources, tmp_path / "parts", tokenizer="char")
     prepare(script, sources, tmp_path / "parts")
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
@@ -229,7 +229,7 @@ def test_a_source_that_changed_meanwhile_is_told(script, tmp_path, monkeypatch):
         prepare(script, [source], tmp_path / "out")
     monkeypatch.undo()
     write_lines(source, texts(61))
-    with pytest.raises(UserError, match="was begun with another sources"):
+    with pytest.raises(UserError, match="was begun with other sources"):
         prepare(script, [source], tmp_path / "out")
 
 
@@ -386,7 +386,7 @@ def test_a_bad_line_is_named_and_can_be_left_out(name, script, tmp_path):
     with pytest.raises(UserError) as raised:
         prepare(script, [tmp_path / "a.jsonl"], tmp_path / "out")
     assert said in str(raised.value)
-    meta = prepare(script, [tmp_path / "a.jsonl"], tmp_path / "other", skip_bad=True)
+    meta = prepare(script, [tmp_path / "a.jsonl"], tmp_path / "out", skip_bad=True)  # goes on
     assert meta["bad"] == 1 and sum(c["documents"] for c in meta["splits"].values()) >= 100
 
 
