@@ -229,10 +229,11 @@ def table_problems(measured: Measured, experiment: str, tables: list[Path]) -> l
     they lack a run.
 
     A line of such a table has the run's arm and seed, and its columns with the names of the results hold the
-    values of the run's row.
+    values of the run's row. Tables without these two say what was made of all runs; they are not compared.
     """
     import pandas as pd
 
+    tables = [path for path in tables if _of_runs(path)]
     lines = [measured.line(Reference(experiment, arm)) for arm in course_plan(experiment).course_arms]
     rows = pd.concat([line.rows for line in lines if line.state == "measured"] or [measured.all.iloc[:0]])
     seen = {
