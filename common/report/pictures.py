@@ -221,7 +221,8 @@ def overview_problems(measured: Measured, experiment: str, tables: list[Path]) -
     One that shows what earlier code computed says so on the page.
     """
     known = measured.all[measured.all.experiment == experiment]
-    return _unknown_cells(known, tables) + _unknown_scores(measured, experiment, tables)
+    of_runs = [path for path in tables if _of_runs(path)]
+    return _unknown_cells(known, of_runs) + _unknown_scores(measured, experiment, of_runs)
 
 
 def table_problems(measured: Measured, experiment: str, tables: list[Path]) -> list[str]:
