@@ -317,3 +317,15 @@ def test_the_built_in_library_corpus_is_the_same_every_time():
     assert corpus == load_text("stdlib") and corpus.name.startswith("stdlib-3.") and corpus.family == "stdlib"
     assert 5_000_000 < len(corpus.text) < 12_000_000 and corpus.text.isascii() and len(set(corpus.text)) < 100
     assert family_of("stdlib") == "stdlib"
+
+
+def test_a_table_that_was_made_of_all_runs_is_not_compared_with_single_rows(tmp_path):
+    """As the sum of an ablation's parts, which has neither arm nor seed; one with both is compared."""
+    sums, cells = tmp_path / "sum.csv", tmp_path / "cells.csv"
+    sums.write_text("what,mean,half\nall,-0.3,0.1\n", encoding="utf-8")
+    cells.write_text("arm,seed,test_bpc\nnobody,1,9.0\n", encoding="utf-8")
+    measured, experiment = Measured(), "09_pretraining/ablation"
+    assert pictures.overview_problems(measured, experiment, [sums]) == []
+    assert pictures.overview_problems(measured, experiment, [sums, cells]) == [
+        "cells.csv: what it says of nobody, seed 1 is not what the results say"
+    ]

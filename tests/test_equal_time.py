@@ -10,6 +10,7 @@ from common.report.evidence import DAGGER, NOT_YET, Measured
 from common.report.tables import spread
 from common.results import extra
 from common.results.statistics import family
+from common.results.table import course_rows, repeated_rows
 
 LINES = course_references("08_micro_arch/norm")
 SLOW = LINES[1]
@@ -105,3 +106,17 @@ def _cosine():
     from common.settings import Settings
 
     return replace(Settings(), cosine=True)
+
+
+def test_a_repeated_run_stands_in_for_a_lost_curve(tracked):
+    """The first row of a seed is the one that counts; a repetition is known too, with its own curve."""
+    line = LINES[0]
+    measured = Measured()
+    first = measured.rows(line)
+    if not len(first):
+        pytest.skip("the norms are not measured yet")
+    again = first.iloc[:1].assign(val_loss=first.val_loss.iloc[0] + 0.01)
+    rows = pd.concat([measured.all, again], ignore_index=True)
+    assert course_rows(line, rows).val_loss.tolist() == first.val_loss.tolist()
+    assert again.val_loss.iloc[0] in repeated_rows(line, rows).val_loss.tolist()
+    assert set(first.val_loss) <= set(repeated_rows(line, rows).val_loss)

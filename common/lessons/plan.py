@@ -89,7 +89,8 @@ class Plan:
 
     def reads(self, arm: str, s: Settings) -> set[str]:
         """The settings that the model of an arm asks for."""
-        return set(_read_by(self.arms[arm], self.own(arm, s)))
+        build = self.arms[arm]
+        return set(_read_by(getattr(build, "model", build), replace(self.own(arm, s), lr=1.0, steps=1)))
 
     def trains(self, arm: str) -> bool:
         """Whether the model of an arm has parameters; one that only counts has none."""
@@ -134,7 +135,9 @@ def _has_parameters(build: Callable, s: Settings) -> bool:
 
 @cache
 def _read_by(build: Callable, s: Settings) -> frozenset[str]:
-    """The settings that a model asks for while it is built; asked once, as building takes time."""
+    """The settings that a model asks for while it is built; asked once, as building takes time, whatever the
+    rate and the steps.
+    """
     reading = Reading(s)
     with torch.device("meta"):
         build(reading, 65)
