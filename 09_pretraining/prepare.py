@@ -142,7 +142,10 @@ def vocabulary(sources, a):
                 return
 
     if a.tokenizer == "char":
-        return CharTokenizer(set(token_files.END).union(*texts(learning=False)))
+        alphabet = set(token_files.END)
+        for text in texts(learning=False):
+            alphabet.update(text)
+        return CharTokenizer(alphabet)
     learn = a.tokenizer.startswith("bpe-")
     return make(a.tokenizer, "", texts(learning=True) if learn else "")
 

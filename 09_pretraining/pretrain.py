@@ -102,9 +102,9 @@ def train(model, data, s, recorder):
 
 
 def keep_best(recorder):
-    """Keep a copy of the weights that were best on the validation text so far."""
-    curve = recorder.state["curve"]
-    if len(curve) > 1 and recorder.path.exists() and curve[-1][2] == min(point[2] for point in curve):
+    """Where the model was just looked at: keep a copy of the weights if none before were as good."""
+    curve, step = recorder.state["curve"], recorder.state.get("step")
+    if len(curve) > 1 and curve[-1][0] == step and curve[-1][2] == min(point[2] for point in curve):
         part = recorder.folder / "best.part"
         shutil.copyfile(recorder.path, part)
         part.replace(recorder.folder / "best.safetensors")

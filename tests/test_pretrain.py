@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 
 import pytest
 import torch
@@ -160,6 +161,17 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(in_process, own_l
         (a["step"], a["loss"], a["ema"]) for a in lines
     ]
     assert plan.course_arms == ["default"] and len(results.read()) >= 1
+
+
+def test_the_best_weights_are_copied_once_for_each_time_they_are_better(in_process, own_logs, monkeypatch):
+    copied, copy = [], shutil.copyfile
+    monkeypatch.setattr(shutil, "copyfile", lambda a, b: copied.append(a) or copy(a, b))
+    done = in_process(PRETRAIN, f"{FLAGS} --steps 30 --warm-up 3 --threads 1 --no-pictures")
+    assert done.returncode == 0, done.stderr
+    folder = next(own_logs.glob(f"runs/{PRETRAIN}/default-seed1-*"))
+    curve = checkpoint.read_state(folder / checkpoint.NAME)["curve"]
+    better = [n for n in range(1, len(curve)) if curve[n][2] == min(point[2] for point in curve[: n + 1])]
+    assert 0 < len(copied) == len(better) < 30
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -105,10 +105,13 @@ def sweeps(frame, path: Path, mark: str) -> None:
 
 
 def _panel_of_rates(axes, panel, title: str) -> None:
-    """The lines of one panel, named at their right ends; what lies far above the best is cut off."""
+    """The lines of one panel, named at their right ends; what lies far above the best is cut off, but for the
+    best of each arm.
+    """
     ends, rates = [], sorted(panel.lr.unique())
     low, high = panel.val_bpc.min(), panel.val_bpc.max()
-    high = min(high, low + 0.4)
+    bests = panel[panel.chosen].groupby("line").val_bpc.max()
+    high = min(high, max(low + 0.4, bests.max() + 0.05))
     for number, (name, own) in enumerate(panel.groupby("line", sort=False)):
         colour, dashes = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
         mean = own.groupby("lr").val_bpc.agg(lambda bits: bits.mean(skipna=False)).clip(upper=2 * high - low)

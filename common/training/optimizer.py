@@ -9,8 +9,8 @@ from torch import Tensor, nn
 def orthogonal(g: Tensor, rounds: int = 5) -> Tensor:
     """The nearest matrices (..., A, B) whose singular values are all about 1: between 0.7 and 1.2.
 
-    Rounds of a x + b x³ + c x⁵ on the singular values, by products of matrices alone. Source: Jordan et al.
-    2024, "Muon: an optimizer for hidden layers in neural networks".
+    Rounds of a x + b x³ + c x⁵ on the singular values, by products of matrices alone. Source: Jordan et
+    al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     turned = g.size(-2) > g.size(-1)  # products of the smaller size
