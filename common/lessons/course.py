@@ -103,7 +103,7 @@ class Reference:
 
     def settings(self) -> Settings:
         """The settings of the course's run."""
-        return course_plan(self.experiment).settings(self.flags)
+        return _settings_of(self.experiment, self.flags)
 
     def family(self) -> str:
         """What stands for the text that the line is run on."""
@@ -113,6 +113,11 @@ class Reference:
     def code(self) -> str:
         """The fingerprint of the code as it is now."""
         return _code_of(self.experiment, self.arm)
+
+
+@cache
+def _settings_of(experiment: str, flags: str) -> Settings:
+    return course_plan(experiment).settings(flags)
 
 
 @cache

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from common.command_line import parse
 from common.configuration import Reading, config_hash
@@ -113,7 +114,7 @@ class Plan:
 
     def code(self, arm: str) -> str:
         """The fingerprint of all that decides what a run of this arm computes, but settings and seed."""
-        return fingerprint([self.arms[arm], self.load, self.train])
+        return _code_of(getattr(self.arms[arm], "model", self.arms[arm]), self.load, self.train)
 
     @property
     def scores_code(self) -> str:
@@ -128,8 +129,23 @@ class Plan:
 
 
 @cache
+def _code_of(build: Callable, load: Callable, train: Callable) -> str:
+    return fingerprint([build, load, train])
+
+
+class Uninitialised(TorchFunctionMode):
+    """Within it a module leaves its weights as they come: nothing of `torch.nn.init` is done."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@cache
 def _has_parameters(build: Callable, s: Settings) -> bool:
-    with torch.device("meta"):
+    with torch.device("meta"), Uninitialised():
         return any(True for _ in build(s, 65).parameters())
 
 
@@ -139,7 +155,7 @@ def _read_by(build: Callable, s: Settings) -> frozenset[str]:
     rate and the steps.
     """
     reading = Reading(s)
-    with torch.device("meta"):
+    with torch.device("meta"), Uninitialised():
         build(reading, 65)
     return frozenset(reading.names)
 

@@ -108,6 +108,6 @@ def _curves(measured: Measured, line: Reference) -> pd.DataFrame | None:
     known = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str})
     known = known[(known.experiment == line.experiment) & (known.arm == line.arm)]
     key = ["seed", "config_hash", "code_hash"]
-    known = known.merge(repeated_rows(line, measured.all)[key].drop_duplicates(), on=key)
+    known = known.merge(repeated_rows(line, measured.every(line))[key].drop_duplicates(), on=key)
     table = known.pivot(index="step", columns="seed", values="val_bpc")
     return table if set(table) == set(rows.seed) and not table.isna().any(axis=None) else None

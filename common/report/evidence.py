@@ -13,7 +13,8 @@ from common import results
 from common.errors import UserError
 from common.lessons import receipts
 from common.lessons.course import Reference, course_plan, course_references
-from common.results import extra
+from common.results import extra, families
+from common.results.statistics import Interval
 from common.results.table import course_rows
 
 NOT_YET = "_not measured yet_"
@@ -43,6 +44,14 @@ class Measured:
 
     def __init__(self):
         self.all, self.scores, self._lines = results.read(), extra.read(), {}
+        self._of_arm = dict(list(self.all.groupby(["experiment", "arm"], sort=False)))
+        self.pictures: dict[str, str] = {}
+        """The state of each script's pictures, as far as it was asked for."""
+        self._together: dict[str, dict[str, Interval]] = {}
+
+    def every(self, reference: Reference) -> pd.DataFrame:
+        """All rows of a line's script and arm, whatever their settings and code."""
+        return self._of_arm.get((reference.experiment, reference.arm), self.all.iloc[:0])
 
     def line(self, reference: Reference) -> Line:
         """The rows of a line and their state."""
@@ -53,6 +62,15 @@ class Measured:
     def rows(self, reference: Reference) -> pd.DataFrame:
         """The rows of a line: of the present code, else of earlier code, else none."""
         return self.line(reference).rows
+
+    def difference(self, line: Reference, other: Reference) -> Interval:
+        """`line` minus `other` in test bits per character; see `families.difference`, which raises."""
+        if other != families.baseline(line.experiment):
+            return families.difference(line, other, self.rows)
+        if line.experiment not in self._together:
+            self._together[line.experiment] = families.judged_together(line.experiment, self.rows)
+        known = self._together[line.experiment].get(str(line))
+        return known or families.difference(line, other, self.rows)
 
     def score(self, reference: Reference, what: str) -> Line:
         """A line of the course with, as its rows, its values (column `value`) of a score that is no column of
@@ -77,12 +95,12 @@ class Measured:
 
     def _look_up(self, reference: Reference) -> Line:
         wanted = set(course_plan(reference.experiment).header.seeds_with(reference.flags))
-        current = course_rows(reference, self.all)
+        current = course_rows(reference, self.every(reference))
         current = current[current.seed.isin(wanted)]
         seeds = tuple(current.seed)
         if set(seeds) == wanted:
             return Line(current, "measured", seeds)
-        older = stale_rows(reference, wanted, self.all)
+        older = stale_rows(reference, wanted, self.every(reference))
         return Line(older, "stale" if len(older) else "missing", seeds)
 
 

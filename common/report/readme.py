@@ -40,7 +40,9 @@ def data_table(measured: Measured, name: str) -> str:
 def data_mark(measured: Measured, name: str) -> str:
     """The dagger, where the data file was made by earlier code."""
     experiment = pictures.owner(name)
-    return DAGGER if experiment and pictures.state(experiment, measured) == "stale" else ""
+    if experiment and experiment not in measured.pictures:
+        measured.pictures[experiment] = pictures.state(experiment, measured)
+    return DAGGER if experiment and measured.pictures[experiment] == "stale" else ""
 
 
 def _cell(value: str) -> str:
@@ -162,7 +164,10 @@ def _paired_figure(
     if kind == "ratio":
         shown = number(rows[column].mean() / others[column].mean(), form)
     else:
-        difference = families.difference(a, b, lambda one: _rows_for(measured.line(one), column), column)
+        if column == "test_bpc":
+            difference = measured.difference(a, b)
+        else:
+            difference = families.difference(a, b, lambda one: _rows_for(measured.line(one), column), column)
         shown = difference.verdict if kind == "verdict" else spread(difference, form, sign=True)
     return shown + (line.mark or base.mark)
 

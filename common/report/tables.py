@@ -13,7 +13,6 @@ from common.lessons.course import (
     refer,
 )
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured
-from common.results import families
 from common.results.statistics import Interval, interval
 from common.results.table import timed
 
@@ -130,7 +129,7 @@ def _compared(measured: Measured, reference: Reference, rows, against: Reference
         return [name, NOT_YET]
     if set(before.rows.corpus) != set(rows.corpus):
         return []
-    difference = families.difference(reference, against, measured.rows)
+    difference = measured.difference(reference, against)
     return [name, spread(difference, sign=True) + before.mark, difference.verdict]
 
 

@@ -89,8 +89,8 @@ class CurveError(UserError):
     """The learning curve of a row is not there."""
 
 
-def curve_points(reference: Reference, row, tracked) -> list[list]:
-    """The learning curve of a row: from a run folder, or from the tracked file of an earlier report.
+def curve_points(reference: Reference, row, tracked: dict) -> list[list]:
+    """The learning curve of a row: from a run folder, or from those of an earlier report (`_tracked_curves`).
 
     A curve that ends at the row's validation loss, to the last bit, is the row's, whatever the folder is
     called. Raises CurveError.
@@ -101,28 +101,23 @@ def curve_points(reference: Reference, row, tracked) -> list[list]:
         curve = read_curve(folder)
         if curve and curve[-1][2] == row.val_loss:
             return [list(point) for point in curve]
-    if tracked is not None:
-        same = tracked[
-            (tracked.experiment == row.experiment) & (tracked.arm == row.arm) & (tracked.seed == row.seed)
-        ]
-        same = same[(same.config_hash == row.config_hash) & (same.code_hash == row.code_hash)].sort_values(
-            "step"
-        )
-        if len(same) and same.val_loss.iloc[-1] == row.val_loss:
-            return same[["step", "train_loss", "val_loss", "val_bpc"]].values.tolist()
+    same = tracked.get((row.experiment, row.arm, row.seed, row.config_hash, row.code_hash))
+    if same is not None and same.val_loss.iloc[-1] == row.val_loss:
+        return same[["step", "train_loss", "val_loss", "val_bpc"]].values.tolist()
     raise CurveError(
         f"the learning curve of {reference}, seed {row.seed}, is not that of its row; "
         f"run it again: python -m common.tools.course run {reference.experiment} --again"
     )
 
 
-def _tracked_curves(path: Path):
-    """The curves as they stand in a file; None where it is not there."""
+def _tracked_curves(path: Path) -> dict:
+    """The curves as they stand in a file, by the first five columns; none where it is not there."""
     import pandas as pd
 
     if not path.exists():
-        return None
-    return pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True)
+        return {}
+    known = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str}, keep_default_na=True)
+    return dict(list(known.sort_values("step").groupby(CURVE_COLUMNS[:5])))
 
 
 def curves_data(
@@ -142,7 +137,7 @@ def curves_data(
             lines.append([reference.experiment, reference.arm, *[""] * 7, "missing"])
         rows, drawn_seeds = line.rows, set()
         if repeated and line.state == "measured":
-            every = repeated_rows(reference, measured.all)
+            every = repeated_rows(reference, measured.every(reference))
             rows = every[every.seed.isin(line.seeds)].sort_values("seed", kind="stable")
         for row in rows.itertuples():
             if math.isnan(row.steps) or row.diverged or row.seed in drawn_seeds:
@@ -170,7 +165,7 @@ def sweep_data(measured: Measured, stage: str) -> str | None:
     """
     lines: list[list] = []
     for reference in course_references(stage):
-        bits = sweeps.tried(reference, measured.all)
+        bits = sweeps.tried(reference, measured.every(reference))
         chosen, name = sweeps.best(bits), str(reference).split("/")[1]
         for rate, values in bits.items():
             for seed, value in zip(sweeps.SEEDS, values, strict=True):

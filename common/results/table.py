@@ -223,9 +223,9 @@ def matching(experiment: str, arm: str, config: str, codes, rows=None, scored: b
 def every(experiment: str, arm: str, config: str, codes, rows=None, scored: bool = True):
     """All rows as in `matching`, also where a run was repeated, in the order in which they were made."""
     rows = read() if rows is None else rows
-    same = rows[(rows.experiment == experiment) & (rows.arm == arm) & (rows.protocol == PROTOCOL)]
-    same = same[(same.config_hash == config) & same.code_hash.isin(codes)]
-    same = same[same.test_loss.notna() | same.diverged] if scored else same
+    wanted = (rows.experiment == experiment) & (rows.arm == arm) & (rows.protocol == PROTOCOL)
+    wanted &= (rows.config_hash == config) & rows.code_hash.isin(codes)
+    same = rows[wanted & (rows.test_loss.notna() | rows.diverged) if scored else wanted]
     return same[same.corpus == same.corpus.iloc[0]] if len(same) else same
 
 
