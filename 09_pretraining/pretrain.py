@@ -24,11 +24,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.data import order, text_data
+from common.data.token_files import end_of_text
 from common.data.tokens import prepared_data
+from common.errors import UserError
 from common.model import assemble
+from common.model.documents import keep_apart
 from common.run import run
 from common.settings import MICRO_ARCH, Lesson, PartSettings
 from common.training import optimizer as optimizers
+from common.training.ahead import ahead
 from common.training.loop import auxiliary_loss
 from common.training.schedule import rate
 from common.training.step_log import StepLog, operations_of_a_token, read_steps, speed_of_products
@@ -48,11 +52,15 @@ class PretrainSettings(PartSettings):
     """Batches whose gradients make a step together: what does not fit into memory at once."""
     compile: bool = False
     """Let torch.compile write kernels for this model; the first step waits for them."""
+    document_mask: bool = False
+    """Let no token see another document than its own, where a window holds several."""
 
 
 def load(s, device="cpu", tokenizer=None):
     """A text of the course; or token files, with the tokenizer that made them."""
     folder = Path(s.corpus)
+    if s.document_mask and not (folder.is_dir() and s.attention in ("flash", "gqa", "explicit")):
+        raise UserError("--document-mask takes token files (prepare.py) and attention flash, gqa or explicit")
     return prepared_data(folder, s, device) if folder.is_dir() else text_data(s, device, tokenizer)
 
 
@@ -69,13 +77,16 @@ def batches(data, s, step):
 
 def train(model, data, s, recorder):
     """A step: its rate, the gradients of its batches, their length, the step itself, a line in the log."""
+    if s.document_mask:
+        keep_apart(model, end_of_text(data.tokenizer))
     kind = torch.device(data.device).type
     mixed = torch.autocast(kind, torch.bfloat16, enabled=s.dtype == "bfloat16")
     forward = torch.compile(model) if s.compile else model
     optimizer = getattr(optimizers, s.optimizer)(model, s.lr, s.beta2, s.weight_decay)
     work = operations_of_a_token(model, s.n_layer, s.n_embd, s.block_size)
     most = speed_of_products(kind, getattr(torch, s.dtype))
-    log = StepLog(recorder.folder / "steps.csv", COLUMNS)
+    print(ahead(assemble, s, data, work / most), flush=True)
+    log = StepLog(recorder.folder / "steps.csv", COLUMNS, recorder.dashboard)
     for step in recorder.steps(model, optimizer):
         keep_best(recorder)
         start, loss = time.perf_counter(), 0.0

@@ -20,7 +20,7 @@ INTRODUCED = {
     "schedule": "constant",
     "optimizer": "adamw",
     "weights": "float32", "label_smoothing": 0.0, "z_loss": 0.0, "soft_cap": 0.0,
-    "accumulate": 1, "compile": False,
+    "accumulate": 1, "compile": False, "document_mask": False,
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from common.report.summary import Result
 from common.results import extra
 from common.results.row import make_row, measure
 from common.settings import Options, Settings
-from common.training import checkpoint, threads
+from common.training import checkpoint, memory, threads, tracking
 from common.training.metrics import Score, score
 from common.training.presence import Presence
 from common.training.recorder import Diverged, Recorder, Stopped, finished
@@ -91,11 +91,8 @@ def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, n
     kept = path if options.resume else None
     chosen = threads.settle(cell.name, model, data, s.steps, options.threads, kept)
     presence.begin()
-    state, label = cell.state | {"threads": chosen}, f"{cell.number}{cell.name} seed {cell.seed}"
-    recorder = Recorder(cell.folder, data, s, state, label, plan.probe)
-    if resume:
-        recorder.go_on_from(cell.codes)
-    with recorder.held():
+    recorder = _recorder(cell, cell.state | {"threads": chosen}, resume, options.trackio)
+    with recorder.held(), memory.shortage_told(cell.name):
         scores, further = _train_and_score(cell, model, recorder, options.quick)
         alone = presence.alone()
     if recorder.stop:
@@ -105,6 +102,21 @@ def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, n
     if options.log:
         _log(plan, row, further, options.resume)
     return Result.of(row, recorder.state), model if scores else None
+
+
+def _recorder(cell: Cell, state: dict, resume: bool, dashboard: bool) -> Recorder:
+    """What keeps the record of a run.
+
+    state: what its checkpoint says from the beginning. resume: it goes on from its checkpoint. dashboard: its
+    numbers are shown there too.
+    """
+    label = f"{cell.number}{cell.name} seed {cell.seed}"
+    recorder = Recorder(cell.folder, cell.data, cell.settings, state, label, cell.plan.probe)
+    if resume:
+        recorder.go_on_from(cell.codes)
+    if dashboard:
+        recorder.dashboard = tracking.begin(cell.folder, state)
+    return recorder
 
 
 def _train_and_score(

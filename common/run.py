@@ -22,6 +22,7 @@ from common.errors import UserError, command
 from common.generation import sampling
 from common.generation.load import load_run
 from common.lessons import run_folder
+from common.lessons.fingerprint import asked
 from common.lessons.overfit import overfit
 from common.lessons.plan import Plan, plan_of
 from common.one_run import Cell, initial, run_one
@@ -64,12 +65,8 @@ def _main(plan: Plan) -> None:
         torch.set_num_threads(options.threads)
     for arm in arms:
         command_line.check_settings(plan, arm, s)
+    _check_options(plan, options)
     prepare(device)
-    if options.measure and not plan.measure:
-        raise UserError(
-            f"--measure does nothing in {plan.experiment}: it has nothing to measure besides training; "
-            "leave it out"
-        )
     if options.generate:
         _generate(plan, arms, s, options, device)
     elif options.check:
@@ -81,6 +78,19 @@ def _main(plan: Plan) -> None:
             extra.check_writable()
         with Presence() as presence:
             _train(plan, arms, s, options, device, presence)
+
+
+def _check_options(plan: Plan, options: Options) -> None:
+    """Refuse what this script has no use for."""
+    if options.trackio and "dashboard" not in asked(plan.train):
+        raise UserError(
+            f"--trackio does nothing in {plan.experiment}: its loop sends no numbers there; leave it out"
+        )
+    if options.measure and not plan.measure:
+        raise UserError(
+            f"--measure does nothing in {plan.experiment}: it has nothing to measure besides training; "
+            "leave it out"
+        )
 
 
 def prepare(device: str) -> None:

@@ -214,6 +214,9 @@ class Options:
     differently."""
     resume: bool = False
     """Go on from the last checkpoint, and skip what is finished."""
+    trackio: bool = False
+    """Show the numbers of each step in Trackio's dashboard too, where a script logs them (pip install
+    trackio)."""
     measure: bool = False
     """Measure speed and memory again, where a script does so."""
     check: bool = False

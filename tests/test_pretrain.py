@@ -1,8 +1,11 @@
 """The loop of a long run: accumulated gradients, windows without replacement, its log, its best weights."""
 
 import dataclasses
+import json
 import math
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,8 +15,10 @@ from common import lessons, results
 from common.command_line import parse
 from common.data import text_data
 from common.model import assemble
+from common.model.documents import keep_apart
 from common.paths import ROOT
-from common.training import checkpoint
+from common.training import checkpoint, memory
+from common.training.ahead import REACHED, ahead
 from common.training.step_log import StepLog, operations_of_a_token, read_steps
 
 PRETRAIN = "09_pretraining/pretrain"
@@ -39,7 +44,7 @@ class Recorder(Watching):
     def __init__(self, steps, folder):
         super().__init__(steps)
         self.folder, self.path = folder, folder / checkpoint.NAME
-        self.state, self.loss = {"curve": []}, math.nan
+        self.state, self.loss, self.dashboard = {"curve": []}, math.nan, None
 
     def record(self, loss):
         super().record(loss)
@@ -174,6 +179,135 @@ def test_the_best_weights_are_copied_once_for_each_time_they_are_better(in_proce
     assert 0 < len(copied) == len(better) < 30
 
 
+# ---- documents that are kept apart ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("attention", "position"),
+    [("flash", "rope"), ("explicit", "rope"), ("gqa", "alibi"), ("explicit", "alibi"), ("flash", "none")],
+)
+def test_a_document_in_a_window_is_read_as_if_it_were_alone(attention, position):
+    """All at once and token by token; without the mask it is not."""
+    shared = 1 if attention == "gqa" else 0
+    torch.manual_seed(1)
+    model = assemble(settings(attention=attention, position=position, n_kv_head=shared, block_size=32), 50)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    ids = torch.randint(1, 50, (2, 32))
+    ids[0, 10] = ids[0, 25] = ids[1, 0] = 0
+    alone = [model(ids[:1, :10]), model(ids[:1, 10:25]), model(ids[:1, 25:])]
+    open_to_all = model(ids)
+    keep_apart(model, end_of_text=0)
+    masked = model(ids)
+    torch.testing.assert_close(masked[:1], torch.cat(alone, dim=1), rtol=1e-4, atol=1e-4)
+    assert (masked[0] - open_to_all[0]).abs().amax(-1)[10:].min() > 1e-3
+    torch.testing.assert_close(masked[1], open_to_all[1], rtol=1e-4, atol=1e-4)
+    cache = model.new_cache()
+    pieces = [model(ids[:, :12], cache=cache), *(model(ids[:, t : t + 1], cache) for t in range(12, 32))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), masked, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A folder of token files with many short documents."""
+    lines = [json.dumps({"text": f"document {n}: {'ab' * (n % 7)}"}) for n in range(300)]
+    (tmp_path / "source.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    arguments = [str(tmp_path / "source.jsonl"), "--tokenizer", "char", "--out", str(tmp_path / "folder")]
+    subprocess.run([sys.executable, ROOT / "09_pretraining/prepare.py", *arguments], check=True)
+    return tmp_path / "folder"
+
+
+def test_a_run_with_documents_kept_apart(prepared, in_process, own_logs):
+    """Trains, scores and writes; and its losses are not those of a run that sees across."""
+    small = FLAGS.replace("--corpus pydoc --tokenizer char ", f"--corpus {prepared} ")
+    flags = f"{small} --steps 8 --warm-up 0 --threads 1 --no-pictures"
+    logs = []
+    for mask in ("", " --document-mask"):
+        assert (done := in_process(PRETRAIN, flags + mask)).returncode == 0, done.stderr
+        assert "ahead       8 steps of 4 x 16 tokens, 512 in all" in done.stdout
+        folder = max(own_logs.glob(f"runs/{PRETRAIN}/default-*"), key=lambda f: f.stat().st_mtime)
+        logs.append([line["loss"] for line in read_steps(folder / "steps.csv")])
+    assert len(logs[0]) == len(logs[1]) == 8 and logs[0] != logs[1]
+    refused = in_process(PRETRAIN, f"{flags} --document-mask --attention local")
+    assert refused.returncode == 2 and "attention flash, gqa or explicit" in refused.stderr
+
+
+# ---- what a user is told -------------------------------------------------------------------------
+
+
+def test_what_lies_ahead_is_counted():
+    s = settings(steps=50, batch_size=4, accumulate=3, block_size=16)
+    data = text_data(s, "cpu")
+    tokens = 50 * 12 * 16
+    said = ahead(assemble, s, data, seconds=7200 * REACHED / tokens)
+    assert f"50 steps of 12 x 16 tokens, {tokens:,} in all: {tokens / len(data.train):.2g} times" in said
+    weights, kept = memory.needed(
+        assemble, s, data.tokenizer.vocab_size, *data.train.at(torch.zeros(1).long())
+    )
+    assert f"about {memory.size(weights + kept)} of memory and 2 hours" in said
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_out_of_memory_says_what_to_shrink(device, in_process, own_logs, monkeypatch):
+    """The CPU's error, as the library raises it, and that of a GPU."""
+
+    def fails(*_):
+        torch.empty(2**52 if device == "cpu" else 1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("common.data.order.windows", fails)
+    done = in_process(PRETRAIN, f"{FLAGS} --steps 3 --warm-up 0 --threads 1 --no-pictures")
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and "ran out of memory; use a smaller --batch-size" in last, done.stderr
+    assert not results.results_path().exists()
+
+
+def test_going_on_with_other_settings_says_which_there_are(in_process, own_logs):
+    flags = f"{FLAGS} --steps 3 --warm-up 0 --threads 1 --no-pictures"
+    assert in_process(PRETRAIN, flags).returncode == 0
+    done = in_process(PRETRAIN, f"{flags} --lr 1e-3 --resume")
+    said = next(line for line in done.stdout.splitlines() if line.startswith("no checkpoint with these"))
+    assert "there are runs with --corpus pydoc" in said and "--lr" not in said and done.returncode == 0
+
+
+class Trackio:
+    """In the place of the package: keeps what a run is told."""
+
+    def __init__(self):
+        self.begun, self.logged, self.finished = [], [], 0
+
+    def init(self, project, name, config, resume, embed):
+        self.begun.append((project, name, config["steps"], resume, embed))
+        return self
+
+    def log(self, numbers, step):
+        self.logged.append((step, numbers))
+
+    def finish(self):
+        self.finished += 1
+
+
+def test_the_dashboard_gets_the_numbers_of_the_log(in_process, own_logs, monkeypatch):
+    package = Trackio()
+    monkeypatch.setitem(sys.modules, "trackio", package)
+    flags = f"{FLAGS} --steps 4 --warm-up 0 --threads 1 --no-pictures --trackio"
+    assert (done := in_process(PRETRAIN, flags)).returncode == 0, done.stderr
+    folder = next(own_logs.glob(f"runs/{PRETRAIN}/default-seed1-*"))
+    assert package.begun == [("gpt-staircase", f"pretrain {folder.name}", 4, "allow", False)]
+    lines = read_steps(folder / "steps.csv")
+    assert [step for step, _ in package.logged] == [0, 1, 2, 3] and package.finished == 1
+    for (_, numbers), line in zip(package.logged, lines, strict=True):
+        assert {"step": line["step"], **numbers} == pytest.approx(line, rel=1e-6)
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    refused = in_process(PRETRAIN, flags)
+    assert refused.returncode == 2 and "pip install trackio" in refused.stderr
+    refused = in_process("02_attention/bigram", "--trackio")
+    assert refused.returncode == 2 and "--trackio does nothing in 02_attention/bigram" in refused.stderr
+
+
+# ---- configurations ------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_builds_and_says_how_large_it_is(path):
     plan = lessons.course_plan(PRETRAIN)
@@ -214,6 +348,7 @@ def test_operations_of_a_token_are_those_of_the_formula():
         ("--accumulate 0", "--accumulate 0 makes no sense; it must be at least 1"),
         ("--schedule cosin", "cosin"),
         ("--config lama_tiny", "config lama_tiny does not exist; did you mean 'llama_tiny'?"),
+        ("--document-mask", "--document-mask takes token files (prepare.py)"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(flags, said, in_process):

@@ -257,7 +257,7 @@ def start_of(data: Data) -> str:
     try:
         return "\n" if len(data.tokenizer.encode("\n")) else ""
     except UserError:
-        return data.corpus.text[0]
+        return data.corpus.text[:1] or data.tokenizer.decode(data.train.tokens[:1].tolist())  # of token files
 
 
 def sample(

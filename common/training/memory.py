@@ -5,7 +5,7 @@ every step.
 import contextlib
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
 import torch
@@ -66,11 +66,26 @@ def check(name: str, build: Callable, s: Settings, data: Data) -> None:
     )
     if weights + activations > free:
         raise UserError(
-            f"{name} would need about {_size(weights + activations)} of memory ({_size(weights)} for "
+            f"{name} would need about {size(weights + activations)} of memory ({size(weights)} for "
             "weights, gradients and moments, "
-            f"{_size(activations)} for one batch on its way), and {_size(free)} are free; use a smaller "
+            f"{size(activations)} for one batch on its way), and {size(free)} are free; use a smaller "
             "--n-embd, --n-layer or --batch-size"
         )
+
+
+@contextlib.contextmanager
+def shortage_told(name: str) -> Iterator[None]:
+    """Raise UserError, with what to make smaller, when memory runs out within it all the same."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        cpu = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+        if not (cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
+            raise
+        raise UserError(
+            f"{name} ran out of memory; use a smaller --batch-size (with --accumulate, if there is one, a "
+            "step sees as much), --block-size, --n-embd or --n-layer"
+        ) from None
 
 
 def peak() -> int:
@@ -115,5 +130,5 @@ def _mallopt(threshold: int) -> None:
         mallopt(-3, threshold)  # M_MMAP_THRESHOLD
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import torch
@@ -59,6 +60,8 @@ class Recorder:
         self.model: nn.Module
         self.optimizer: torch.optim.Optimizer | None = None
         self.codes: frozenset[str] | None = None
+        self.dashboard: Any = None
+        """Where the numbers of a step are shown too, for a loop that logs them."""
         self.stop, self.looped, self.loss = False, False, math.nan
         trained = s.steps * data.batch_size * data.predicted
         # to watch a short run must not cost more than the run

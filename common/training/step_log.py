@@ -4,7 +4,7 @@ import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from torch import nn
@@ -13,11 +13,12 @@ from torch import nn
 class StepLog:
     """Writes a line of numbers for each step as it comes: a run can be watched, and drawn again later.
 
-    A run that goes on from a checkpoint takes back what came after it.
+    A run that goes on from a checkpoint takes back what came after it. dashboard: where the same numbers are
+    logged too, if anywhere (training.tracking).
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]):
-        self.path, self.columns = path, ["step", *columns]
+    def __init__(self, path: Path, columns: Sequence[str], dashboard: Any = None):
+        self.path, self.columns, self.dashboard = path, ["step", *columns], dashboard
         self.file: TextIO | None = None
 
     def add(self, step: int, *values: float) -> None:
@@ -30,6 +31,8 @@ class StepLog:
             for line in kept:
                 self._write(int(line["step"]), [line.get(name, float("nan")) for name in self.columns[1:]])
         self._write(step, values)
+        if self.dashboard is not None:
+            self.dashboard.log(dict(zip(self.columns[1:], values, strict=True)), step=step)
 
     def _write(self, step: int, values: Sequence[float]) -> None:
         assert self.file is not None
@@ -38,6 +41,8 @@ class StepLog:
     def close(self) -> None:
         if self.file is not None:
             self.file.close()
+        if self.dashboard is not None:
+            self.dashboard.finish()
 
 
 def read_steps(path: Path) -> list[dict[str, float]]:
