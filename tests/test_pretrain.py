@@ -3,9 +3,13 @@
 import dataclasses
 import json
 import math
+import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -166,6 +170,86 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(in_process, own_l
         (a["step"], a["loss"], a["ema"]) for a in lines
     ]
     assert plan.course_arms == ["default"] and len(results.read()) >= 1
+
+
+# runs a script, and kills its process at a call of a function: before it, or, where it writes, in the middle
+KILLED = """
+import importlib, os, runpy, signal, sys
+module, name, call, *sys.argv = sys.argv[1:]
+module, left = importlib.import_module(module), int(call)
+whole = getattr(module, name)
+def partly(*arguments, **named):
+    global left
+    left -= 1
+    if left == 0:
+        if name == "save_file":
+            whole(*arguments, **named)
+            os.truncate(arguments[1], os.path.getsize(arguments[1]) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(*arguments, **named)
+setattr(module, name, partly)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+STEPS = f"{FLAGS} --steps 60 --warm-up 3 --accumulate 2 --seeds 4 --threads 1 --no-pictures --resume"
+
+
+def same_end(logs, other) -> bool:
+    """Whether the checkpoints of two runs hold the same bits: weights, moments, random state."""
+    ends = [checkpoint.load(next(folder.glob("runs/**/" + checkpoint.NAME))) for folder in (logs, other)]
+    first, second = (end.tensors for end in ends)
+    same = set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
+    return same and ends[0].state["curve"] == ends[1].state["curve"]
+
+
+def call(logs, *program: str) -> int:
+    environment = os.environ | {"GPT_STAIRCASE_LOGS": str(logs), "PYTHONPATH": str(ROOT)}
+    arguments = [*program, str(ROOT / f"{PRETRAIN}.py"), *STEPS.split()]
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("common.data.order", "windows", "40"),  # in a step, between two checkpoints
+        ("common.training.recorder", "score", "3"),  # before an evaluation
+        ("common.training.checkpoint", "save_file", "2"),  # a checkpoint is half written
+        ("shutil", "copyfile", "2"),  # the best weights are not yet copied
+    ],
+    ids=lambda place: place[1],
+)
+def test_killed_anywhere_it_ends_with_the_same_bits(place, tmp_path):
+    assert call(tmp_path / "whole") == 0
+    assert call(tmp_path / "killed", "-c", KILLED, *place) == -signal.SIGKILL
+    assert call(tmp_path / "killed") == 0
+    assert same_end(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(tmp_path):
+    """The moments lie in the whole of a run, from its first step to its last checkpoint."""
+    assert call(tmp_path / "whole") == 0
+    pick, killed, kills = random.Random(2), tmp_path / "killed", 0
+    environment = os.environ | {"GPT_STAIRCASE_LOGS": str(killed), "PYTHONPATH": str(ROOT)}
+    while kills < 20:
+        running = subprocess.Popen(
+            [sys.executable, str(ROOT / f"{PRETRAIN}.py"), *STEPS.split()],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while running.poll() is None and not list(killed.glob("runs/**/steps.csv")):
+            time.sleep(0.01)
+        time.sleep(pick.uniform(0, 1.5))
+        if running.poll() is None:
+            kills += 1
+            running.kill()
+        running.wait()
+        if (killed / "results_All.csv").exists():  # done before it was killed: once more from the beginning
+            assert same_end(tmp_path / "whole", killed)
+            shutil.rmtree(killed)
+    assert call(killed) == 0
+    assert same_end(tmp_path / "whole", killed)
 
 
 def test_the_best_weights_are_copied_once_for_each_time_they_are_better(in_process, own_logs, monkeypatch):

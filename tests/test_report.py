@@ -96,6 +96,33 @@ def test_a_learning_curve_that_does_not_belong_to_its_row_is_found(tracked, shor
     assert any(problem.startswith("curves_02_attention.csv: line") for problem in problems)
 
 
+def test_a_repeated_run_stands_in_for_a_lost_curve(tracked, short):
+    """The row is the first one's, the curve that of a run that was made again and ended elsewhere."""
+    path = tracked / "plots/curves_02_attention.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    last = max(number for number, line in enumerate(lines) if line.endswith(",measured"))
+    *_, loss, bits, _ = lines[last].split(",")
+    again = f"{float(loss) + 1e-7!r}"
+    lines[last] = lines[last].replace(f"{loss},{bits}", f"{again},{bits}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert any("the learning curve of 02_attention/multi_head, seed 8" in p for p in update.check(short))
+    row = results.course_rows(refer("multi_head")).query("seed == 8").iloc[0].to_dict()
+    results.append(row | {"val_loss": float(again), "test_bpc": 9.0})
+    redrawn = "curves_02_attention.png was drawn from other data than the results give"
+    assert update.check(short) == [redrawn]
+
+
+def test_a_line_of_which_a_seed_diverged_says_so_and_compares_the_others(tracked):
+    measured = Measured()
+    line, other = refer("03_ffn/feed_forward:gelu"), refer("03_ffn/feed_forward:relu")
+    rows = measured.rows(line)
+    rows.loc[rows.index[0], ["diverged", "test_bpc"]] = [True, float("nan")]
+    _, bits, against, difference, verdict = tables.table_row(measured, line, other)
+    assert "nan" not in bits + difference and against == "relu"
+    assert verdict.endswith(f"; diverged in 1 of {len(rows)} seeds")
+    assert tables.table_row(measured, line, line)[2:] == ["", "", f"diverged in 1 of {len(rows)} seeds"]
+
+
 def test_the_check_lists_every_place(tracked, short):
     # in different lines
     places = [match.start(1) for match in re.finditer(r"^.*?<!--=value.*?-->(\d)\.\d", SHORT, re.MULTILINE)][

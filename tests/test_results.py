@@ -6,6 +6,7 @@ import multiprocessing
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -212,6 +213,16 @@ def test_differences_are_paired_by_seed(own_logs):
         paired(rows[rows.experiment == "c"], rows[rows.experiment == "a"])
     with pytest.raises(UserError, match="no seed in common"):
         paired(rows[rows.experiment == "c"], rows[(rows.experiment == "a") & (rows.seed == 3)])
+
+
+def test_a_seed_that_diverged_is_no_part_of_a_difference():
+    nan = float("nan")
+    rows = pd.DataFrame({"seed": [1, 2, 3], "test_bpc": [2.0, nan, 2.2], "corpus": "a"})
+    base = pd.DataFrame({"seed": [1, 2, 3], "test_bpc": [1.0, 1.0, 1.1], "corpus": "a"})
+    assert paired(rows, base) == paired(rows[rows.seed != 2], base)
+    assert paired(rows, base).mean == pytest.approx(1.05) and paired(base, rows).n == 2
+    with pytest.raises(UserError, match="no seed in common"):
+        paired(rows[rows.seed == 2], base)
 
 
 def test_the_course_uses_the_first_current_row_of_each_seed(own_logs):

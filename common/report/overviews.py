@@ -126,12 +126,14 @@ def points(marks: list[Mark], labels: tuple[str, str], title: str, path: Path) -
 
 
 def _titled(figure, first, label: str, title: str, path: Path) -> Path:
-    """Write a picture of several panels; the first has the legend and the label of all vertical axes.
-
-    Returns its path.
+    """Write a picture of several panels: the first has the label of all vertical axes, what its lines mean
+    stands below all. Returns its path.
     """
     first.set_ylabel(label)
-    first.legend(fontsize=8)
+    named = first.get_legend_handles_labels()
+    figure.legend(
+        *named, loc="upper center", bbox_to_anchor=(0.5, 0.01), ncols=min(5, len(named[1])), fontsize=8
+    )
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     figure.tight_layout()
     save(figure, path.with_suffix(".png"))
@@ -247,15 +249,11 @@ def scaling(
     x_scale: str = "log",
 ) -> Path:
     """Draw (panel, series, x, y) as a line for each series, panels side by side. Returns the picture's path.
-
     header: the names of the four in the table. labels: of x and of the first panel's y; a panel's title says
     what else its y may be. x_scale: log or linear.
     """
     frame = _table(path, list(header), lines).set_axis(["panel", "series", "x", "y"], axis=1)
-    look = {
-        name: kind
-        for kind, name in zip(zip(COLOURS, MARKERS, strict=False), frame.series.unique(), strict=False)
-    }
+    look = dict(zip(frame.series.unique(), zip(COLOURS, MARKERS, strict=False), strict=False))
     panels = _groups(frame, "panel")
     with plt.rc_context(STYLE):
         figure, row = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), squeeze=False)
@@ -265,7 +263,9 @@ def scaling(
                 axes.plot(line.x, line.y, f"{marker}-", ms=4, lw=1.2, color=colour, label=name)
             axes.set(xscale=x_scale, xlabel=labels[0])
             axes.set_title(panel, fontsize=9)
-            if x_scale == "log":
+            if x_scale == "linear":
+                axes.locator_params(axis="x", integer=True)
+            else:
                 ticks = sorted(group.x.unique())
                 axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
                 axes.minorticks_off()

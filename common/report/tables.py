@@ -60,6 +60,10 @@ def table_row(measured: Measured, reference: Reference, other: Reference | None 
         return [name, f"diverged in {len(line.rows) - len(well)} of {len(line.rows)} seeds"]
     against = other or predecessor(reference)
     compared = [] if against in (None, reference) else _compared(measured, reference, well, against)
+    lost = len(line.rows) - len(well)
+    if lost:
+        compared = [*compared, "", "", ""][:3]
+        compared[2] += f"{'; ' if compared[2] else ''}diverged in {lost} of {len(line.rows)} seeds"
     return [name, spread(interval(well.test_bpc)), *compared]
 
 

@@ -120,13 +120,9 @@ def _tracked_curves(path: Path) -> dict:
     return dict(list(known.sort_values("step").groupby(CURVE_COLUMNS[:5])))
 
 
-def curves_data(
-    measured: Measured, references: list[Reference], path: Path, repeated: bool = False
-) -> tuple[str | None, list[str]]:
+def curves_data(measured: Measured, references: list[Reference], path: Path) -> tuple[str | None, list[str]]:
     """Learning curves of lines of the course as CSV, None where there is none to draw; and which curves are
-    lost.
-
-    repeated: where the curve of a row is lost, that of a repetition of its run stands in for it.
+    lost. Where that of a row is, the curve of a repetition of its run stands in for it.
     """
     tracked = _tracked_curves(path)
     lines: list[list] = []
@@ -135,23 +131,25 @@ def curves_data(
         line = measured.line(reference)
         if line.state == "missing" and course_plan(reference.experiment).trains(reference.arm):
             lines.append([reference.experiment, reference.arm, *[""] * 7, "missing"])
-        rows, drawn_seeds = line.rows, set()
-        if repeated and line.state == "measured":
+        rows = line.rows
+        if line.state == "measured":
             every = repeated_rows(reference, measured.every(reference))
             rows = every[every.seed.isin(line.seeds)].sort_values("seed", kind="stable")
+        lost: dict[int, str] = {}  # by seed, why its curve is not there; empty where it is
         for row in rows.itertuples():
-            if math.isnan(row.steps) or row.diverged or row.seed in drawn_seeds:
+            if math.isnan(row.steps) or row.diverged or lost.get(row.seed) == "":
                 continue
             try:
                 points = curve_points(reference, row, tracked)
             except CurveError as error:
-                problems.append(str(error))
+                lost[row.seed] = lost.get(row.seed) or str(error)
                 continue
-            drawn_seeds.add(row.seed)
+            lost[row.seed] = ""
             known = [row.experiment, row.arm, row.seed, row.config_hash, row.code_hash]
             for step, train, loss, bpc in points:
                 numbers = ["" if math.isnan(train) else repr(train), repr(loss), repr(bpc)]
                 lines.append([*known, int(step), *numbers, line.state])
+        problems += filter(None, lost.values())
     drawn = any(line[-1] != "missing" for line in lines)
     return plots.table_text([CURVE_COLUMNS, *lines]) if drawn else None, problems
 
@@ -195,7 +193,7 @@ def plot_data(measured: Measured) -> tuple[dict[Path, str | None], list[str]]:
     for experiment in _read_at_equal_time():
         path = equal_time.curves_path(experiment)
         # lost: not measured yet
-        content[path], _ = curves_data(measured, course_references(experiment), path, repeated=True)
+        content[path], _ = curves_data(measured, course_references(experiment), path)
     return content, problems
 
 

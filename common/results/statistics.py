@@ -62,11 +62,12 @@ def one_more(values) -> Interval:
 
 
 def paired(rows, base, column: str = "test_bpc") -> Interval:
-    """`rows` minus `base` in `column`, paired by seed.
+    """`rows` minus `base` in `column`, paired by seed; a seed that diverged in either is left out.
 
     Raises UserError if they share no seed or were measured on different corpora.
     """
     both = rows.merge(base, on="seed", suffixes=("", "_base"))
+    both = both[both[column].notna() & both[f"{column}_base"].notna()]
     if not len(both):
         raise UserError("the two have no seed in common; run both with the same --seeds")
     if set(both.corpus) != set(both.corpus_base):
