@@ -8,7 +8,8 @@ Teaches  : common.training.optimizer, common.training.schedule
 Source   : the parts as in their scripts; Chowdhery et al. 2022, arXiv:2204.02311 (what share of a machine's
            speed a run uses)
 Expect   : as the winners of stage 08, and better by what a falling rate and windows without replacement bring
-Stairs   : none
+Also     : --config llama_tiny; --config llama_tiny --training.optimizer muon --training.lr 8e-3
+Stairs   : --config llama_tiny
 """
 
 import math

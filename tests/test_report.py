@@ -120,7 +120,11 @@ def test_a_line_of_which_a_seed_diverged_says_so_and_compares_the_others(tracked
     _, bits, against, difference, verdict = tables.table_row(measured, line, other)
     assert "nan" not in bits + difference and against == "relu"
     assert verdict.endswith(f"; diverged in 1 of {len(rows)} seeds")
+    mean = rows.test_bpc.iloc[1:].mean()
+    assert readme.figure(measured, f"value({line}, test_bpc, .3f)") == f"{mean:.3f}"
     assert tables.table_row(measured, line, line)[2:] == ["", "", f"diverged in 1 of {len(rows)} seeds"]
+    rows["test_bpc"] = float("nan")
+    assert readme.figure(measured, f"spread({line}, test_bpc)") == "diverged"
 
 
 def test_the_check_lists_every_place(tracked, short):

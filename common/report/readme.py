@@ -143,11 +143,14 @@ def _data_figure(measured: Measured, kind: str, parts: list[str]) -> str:
 
 
 def _own_figure(kind: str, line: Line, column: str, form: str = ".3f") -> str:
-    """A column of one line: its mean, or mean and interval."""
+    """A column of one line: its mean, or mean and interval, over the seeds that did not diverge."""
     check_column(column)
     rows = _rows_for(line, column)
     if not len(rows):
         return NOT_YET
+    rows = rows[rows[column].notna()]
+    if not len(rows):
+        return "diverged" + line.mark
     shown = number(rows[column].mean(), form) if kind == "value" else spread(interval(rows[column]), form)
     return shown + line.mark
 
@@ -162,7 +165,7 @@ def _paired_figure(
     if not len(rows) or not len(others):
         return NOT_YET
     if kind == "ratio":
-        shown = number(rows[column].mean() / others[column].mean(), form)
+        shown = number(rows[column].mean() / others[column].mean(), form)  # where one diverged: of the others
     else:
         if column == "test_bpc":
             difference = measured.difference(a, b)
