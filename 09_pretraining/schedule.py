@@ -75,7 +75,7 @@ def overview(results, folder):
 
     own = {name: replace(SETTINGS, **arms[name].settings) for name in KINDS}
     rates = [("", name, step, learning_rate(step, s))
-             for name, s in own.items() for step in [*range(0, s.steps, 15), s.steps - 1]]
+             for name, s in own.items() for step in range(0, s.steps + 1, 15)]
     header, title = ("panel", "schedule", "step", "rate"), "What is the learning rate of each step?"
     labels = ("step", "learning rate")
     drawn = [overviews.scaling(rates, header, labels, title, folder / "rates", "linear")]
