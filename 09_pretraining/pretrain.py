@@ -87,7 +87,7 @@ def train(model, data, s, recorder):
     work = operations_of_a_token(model, s.n_layer, s.n_embd, s.block_size)
     most = speed_of_products(kind, getattr(torch, s.dtype))
     print(ahead(assemble, s, data, work / most), flush=True)
-    log = StepLog(recorder.folder / "steps.csv", COLUMNS, recorder.dashboard)
+    log = StepLog(recorder.folder / "log/steps.csv", COLUMNS, recorder.dashboard)
     for step in recorder.steps(model, optimizer):
         keep_best(recorder)
         start, loss = time.perf_counter(), 0.0
@@ -126,7 +126,7 @@ def picture(model, data, result, folder):
     """Draw the run from its log: losses, perplexity, length of the gradient, rate, speed."""
     from common.report import pretraining
 
-    return pretraining.draw(read_steps(folder / "steps.csv"), result.curve, folder)
+    return pretraining.draw(read_steps(folder / "log/steps.csv"), result.curve, folder)
 
 
 COLUMNS = ("loss", "ema", "perplexity", "lr", "norm", "tokens_per_second", "mfu")

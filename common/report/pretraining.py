@@ -6,7 +6,7 @@ import pandas as pd
 
 from common.report.plots import COLOURS, STYLE, WIDTH, plt, save, write_table
 
-POINTS = 500  # of a line: each the mean of as many steps
+POINTS = 250  # of a line: each the mean of as many steps
 
 
 def draw(steps: list[dict[str, float]], curve: list, folder: Path) -> list[Path]:
@@ -39,7 +39,8 @@ def draw(steps: list[dict[str, float]], curve: list, folder: Path) -> list[Path]
         ):
             axes.plot(frame.step, frame[column], color=COLOURS[0], lw=0.9)
             axes.set(title=title)
-        norm.set(yscale="log")
+        if frame.norm.max() > 10 * frame.norm.min():
+            norm.set(yscale="log")
         for axes in (rate, speed, share):
             axes.set_ylim(bottom=0)
         for axes in (speed, share):
