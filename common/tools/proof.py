@@ -10,6 +10,8 @@ import hashlib
 import importlib
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import torch
 
@@ -30,6 +32,9 @@ class Watch:
         self.real = sorted(step for step in chosen if 0 <= step < self.total)
         self.score, self.facts, self.rates, self.optimizer = score, [], [], None
         self.step: int | None = 0  # None where only the rate is asked
+        # for a loop that keeps a log of its own, or the best weights
+        self.folder, self.loss, self.dashboard = Path(tempfile.mkdtemp()), 0.0, None
+        self.path, self.state = self.folder / "checkpoint", {"curve": []}
 
     def steps(self, model, optimizer=None):
         self.optimizer = optimizer
@@ -57,6 +62,7 @@ class Watch:
         self.facts.append(["rate of every step", digest(repr(self.rates))])
 
     def record(self, loss) -> None:
+        self.loss = loss.item()
         if self.step is not None:
             self.facts.append([f"loss at step {self.step}", loss.item().hex()])
         if self.optimizer is not None:
