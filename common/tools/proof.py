@@ -34,7 +34,8 @@ class Watch:
         self.step: int | None = 0  # None where only the rate is asked
         # for a loop that keeps a log of its own, or the best weights
         self.folder, self.loss, self.dashboard = Path(tempfile.mkdtemp()), 0.0, None
-        self.path, self.state = self.folder / "checkpoint", {"curve": []}
+        self.path = self.folder / "checkpoint"
+        self.state: dict[str, list] = {"curve": []}
 
     def steps(self, model, optimizer=None):
         self.optimizer = optimizer
