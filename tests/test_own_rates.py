@@ -53,9 +53,7 @@ def scored():
         refer("layer_norm"): [2.7, 2.7, 2.7],
     }  # fmt: skip
     rows = [row(line, seed, v) for line, values in scores.items() for seed, v in enumerate(values, 1)]
-    measured = Measured()
-    measured.all = pd.DataFrame(rows, columns=list(results.COLUMNS))
-    return measured, scores
+    return Measured(pd.DataFrame(rows, columns=list(results.COLUMNS))), scores
 
 
 def cells(measured) -> dict[str, list[str]]:
@@ -85,8 +83,7 @@ def test_rows_of_earlier_code_have_a_dagger(scored):
     measured, _ = scored
     changed = measured.all.copy()
     changed.loc[changed.config_hash == OWN["projection"].config(), "code_hash"] = "0" * 12
-    older = Measured()
-    older.all = changed
+    older = Measured(changed)
     assert cells(older)["projection"][2].endswith(DAGGER)
 
 

@@ -40,10 +40,11 @@ class Line:
 
 
 class Measured:
-    """The lines of the course, each looked up once."""
+    """The lines of the course, each looked up once: in the results file, or in these rows."""
 
-    def __init__(self):
-        self.all, self.scores, self._lines = results.read(), extra.read(), {}
+    def __init__(self, rows: pd.DataFrame | None = None):
+        self.all, self.scores = results.read() if rows is None else rows, extra.read()
+        self._lines: dict[Reference, Line] = {}
         self._of_arm = dict(list(self.all.groupby(["experiment", "arm"], sort=False)))
         self.pictures: dict[str, str] = {}
         """The state of each script's pictures, as far as it was asked for."""
