@@ -201,10 +201,10 @@ def same_end(logs, other) -> bool:
     return same and ends[0].state["curve"] == ends[1].state["curve"]
 
 
-def call(logs, *program: str) -> int:
+def call(logs, *program: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"GPT_STAIRCASE_LOGS": str(logs), "PYTHONPATH": str(ROOT)}
     arguments = [*program, str(ROOT / f"{PRETRAIN}.py"), *STEPS.split()]
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True).returncode
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -220,9 +220,17 @@ def call(logs, *program: str) -> int:
     ids=lambda place: place[1],
 )
 def test_killed_anywhere_it_ends_with_the_same_bits(place, tmp_path):
-    assert call(tmp_path / "whole") == 0
-    assert call(tmp_path / "killed", "-c", KILLED, *place) == -signal.SIGKILL
-    assert call(tmp_path / "killed") == 0
+    assert call(tmp_path / "whole").returncode == 0
+    assert call(tmp_path / "killed", "-c", KILLED, *place).returncode == -signal.SIGKILL
+    saved = next((tmp_path / "killed").glob(f"runs/**/{checkpoint.NAME}"))
+    step = checkpoint.read_state(saved)["step"]
+    before = read_steps(saved.parent / "log/steps.csv")[:step]
+    assert 0 < step == len(before) < 60
+    done = call(tmp_path / "killed")
+    assert done.returncode == 0, done.stderr
+    log = read_steps(saved.parent / "log/steps.csv")
+    assert [line["step"] for line in log] == list(range(60))
+    assert log[:step] == before  # with their times: these steps were not taken again
     assert same_end(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -230,7 +238,7 @@ def test_killed_anywhere_it_ends_with_the_same_bits(place, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(tmp_path):
     """The moments lie in the whole of a run, from its first step to its last checkpoint."""
-    assert call(tmp_path / "whole") == 0
+    assert call(tmp_path / "whole").returncode == 0
     pick, killed, kills = random.Random(2), tmp_path / "killed", 0
     environment = os.environ | {"GPT_STAIRCASE_LOGS": str(killed), "PYTHONPATH": str(ROOT)}
     while kills < 20:
@@ -248,7 +256,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(tmp_path):
         if (killed / "results_All.csv").exists():  # done before it was killed: once more from the beginning
             assert same_end(tmp_path / "whole", killed)
             shutil.rmtree(killed)
-    assert call(killed) == 0
+    assert call(killed).returncode == 0
     assert same_end(tmp_path / "whole", killed)
 
 

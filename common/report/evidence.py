@@ -64,14 +64,11 @@ class Measured:
         """The rows of a line: of the present code, else of earlier code, else none."""
         return self.line(reference).rows
 
-    def difference(self, line: Reference, other: Reference) -> Interval:
-        """`line` minus `other` in test bits per character; see `families.difference`, which raises."""
-        if other != families.baseline(line.experiment):
-            return families.difference(line, other, self.rows)
-        if line.experiment not in self._together:
-            self._together[line.experiment] = families.judged_together(line.experiment, self.rows)
-        known = self._together[line.experiment].get(str(line))
-        return known or families.difference(line, other, self.rows)
+    def judged(self, experiment: str) -> dict[str, Interval]:
+        """The lines of a script minus its first, judged together, once."""
+        if experiment not in self._together:
+            self._together[experiment] = families.judged_together(experiment, self.rows)
+        return self._together[experiment]
 
     def score(self, reference: Reference, what: str) -> Line:
         """A line of the course with, as its rows, its values (column `value`) of a score that is no column of

@@ -167,10 +167,11 @@ def _paired_figure(
     if kind == "ratio":
         shown = number(rows[column].mean() / others[column].mean(), form)  # where one diverged: of the others
     else:
-        if column == "test_bpc":
-            difference = measured.difference(a, b)
-        else:
-            difference = families.difference(a, b, lambda one: _rows_for(measured.line(one), column), column)
+
+        def rows_of(one: Reference):
+            return _rows_for(measured.line(one), column)
+
+        difference = families.difference(a, b, rows_of, column, measured.judged)
         shown = difference.verdict if kind == "verdict" else spread(difference, form, sign=True)
     return shown + (line.mark or base.mark)
 

@@ -13,6 +13,7 @@ from common.lessons.course import (
     refer,
 )
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured
+from common.results import families
 from common.results.statistics import Interval, interval
 from common.results.table import timed
 
@@ -133,7 +134,7 @@ def _compared(measured: Measured, reference: Reference, rows, against: Reference
         return [name, NOT_YET]
     if set(before.rows.corpus) != set(rows.corpus):
         return []
-    difference = measured.difference(reference, against)
+    difference = families.difference(reference, against, measured.rows, judged=measured.judged)
     return [name, spread(difference, sign=True) + before.mark, difference.verdict]
 
 

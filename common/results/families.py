@@ -25,14 +25,19 @@ def baseline(experiment: str) -> Reference | None:
 
 
 def difference(
-    line: Reference, other: Reference, rows: Callable[[Reference], pd.DataFrame], column: str = "test_bpc"
+    line: Reference,
+    other: Reference,
+    rows: Callable[[Reference], pd.DataFrame],
+    column: str = "test_bpc",
+    judged: Callable[[str], dict[str, Interval]] | None = None,
 ) -> Interval:
     """`line` minus `other` in a column. rows: the rows of a line, one for each seed; neither has none.
 
-    Raises UserError if the two share no seed or text.
+    judged: what `judged_together` gives for a script, where that is known already. Raises UserError if the
+    two share no seed or text.
     """
     if column == "test_bpc" and other == baseline(line.experiment) != line:
-        together = judged_together(line.experiment, rows)
+        together = judged(line.experiment) if judged else judged_together(line.experiment, rows)
         if str(line) in together:
             return together[str(line)]
     return paired(rows(line), rows(other), column)

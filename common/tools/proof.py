@@ -33,7 +33,8 @@ class Watch:
         self.score, self.facts, self.rates, self.optimizer = score, [], [], None
         self.step: int | None = 0  # None where only the rate is asked
         # for a loop that keeps a log of its own, or the best weights
-        self.folder, self.loss, self.dashboard = Path(tempfile.mkdtemp()), 0.0, None
+        self.kept = tempfile.TemporaryDirectory()  # removed with this object
+        self.folder, self.loss, self.dashboard = Path(self.kept.name), 0.0, None
         self.path = self.folder / "checkpoint"
         self.state: dict[str, list] = {"curve": []}
 

@@ -18,8 +18,8 @@ def begin(folder: Path, state: dict) -> Any:
         import trackio
     except ImportError:
         raise UserError(
-            "--trackio needs a package that is not installed: pip install trackio (without it, steps.csv in "
-            "the run's folder has the same numbers)"
+            "--trackio needs a package that is not installed: pip install trackio (without it, log/steps.csv "
+            "in the run's folder has the same numbers)"
         ) from None
     name = f"{state['experiment'].split('/')[1]} {folder.name}"
     return trackio.init(PROJECT, name, config=state["settings"], resume="allow", embed=False)
