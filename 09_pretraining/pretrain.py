@@ -1,4 +1,4 @@
-"""Pretrain: the loop of a production run, on one machine.
+"""Pretrain: the loop of a production run, on one core or many machines.
 
 Previous : 09_pretraining/prepare.py
 Changes  : PretrainSettings, load, batches, train, keep_best, picture
@@ -13,7 +13,6 @@ Stairs   : --config llama_tiny
 """
 
 import math
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from common.run import run
 from common.settings import MICRO_ARCH, Lesson, PartSettings
 from common.training import optimizer as optimizers
 from common.training.ahead import ahead
+from common.training.distributed import ALONE, whole
 from common.training.loop import auxiliary_loss
 from common.training.schedule import rate
 from common.training.step_log import StepLog, operations_of_a_token, read_steps, speed_of_products
@@ -65,29 +65,32 @@ def load(s, device="cpu", tokenizer=None):
     return prepared_data(folder, s, device) if folder.is_dir() else text_data(s, device, tokenizer)
 
 
-def batches(data, s, step):
-    """The batches of a step, (B, T) and (B, T) each. Which windows these are follows from seed and step: each
-    once in an epoch, whether a step has one batch of 32 or four of 8.
+def batches(data, s, step, processes=ALONE):
+    """What this process computes in a step: batches (B, T) and (B, T) of at most `batch_size` windows. Which
+    windows a step has follows from seed and step: each once in an epoch, whether it is one batch of 32 or
+    four of 8, and however many processes share them.
     """
     rows = s.batch_size * s.accumulate
-    starts = order.windows(step * rows, rows, len(data.train) + 1, s.block_size, data.seed)
-    for part in np.split(starts, s.accumulate):
-        x, y = data.train.at(torch.from_numpy(part))
-        yield x.to(data.device), y.to(data.device)
+    starts = processes.own(order.windows(step * rows, rows, len(data.train) + 1, s.block_size, data.seed))
+    fewest = -(-len(starts) // s.batch_size)
+    count = next(n for n in range(fewest, len(starts) + 1) if len(starts) % n == 0)
+    parts = [data.train.at(torch.from_numpy(part)) for part in np.split(starts, count)]
+    return [(x.to(data.device), y.to(data.device)) for x, y in parts]
 
 
 def train(model, data, s, recorder):
     """A step: its rate, the gradients of its batches, their length, the step itself, a line in the log."""
     if s.document_mask:
         keep_apart(model, end_of_text(data.tokenizer))
-    kind = torch.device(data.device).type
+    processes, kind = recorder.group, torch.device(data.device).type
     mixed = torch.autocast(kind, torch.bfloat16, enabled=s.dtype == "bfloat16")
-    forward = torch.compile(model) if s.compile else model
+    shared = processes.share(model)  # itself, where one process trains alone
+    forward = torch.compile(shared) if s.compile else shared
     optimizer = getattr(optimizers, s.optimizer)(model, s.lr, s.beta2, s.weight_decay)
     work = operations_of_a_token(model, s.n_layer, s.n_embd, s.block_size)
     most = speed_of_products(kind, getattr(torch, s.dtype))
-    print(ahead(assemble, s, data, work / most), flush=True)
-    log = StepLog(recorder.folder / "log/steps.csv", COLUMNS, recorder.dashboard)
+    print(ahead(assemble, s, data, work / most, processes), flush=True)
+    log = StepLog(recorder.folder / "log/steps.csv", COLUMNS, recorder.dashboard, processes.leads)
     for step in recorder.steps(model, optimizer):
         keep_best(recorder)
         start, loss = time.perf_counter(), 0.0
@@ -95,20 +98,31 @@ def train(model, data, s, recorder):
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad()
-        for x, y in batches(data, s, step):
+        parts = batches(data, s, step, processes)
+        for number, (x, y) in enumerate(parts, 1):
+            processes.send(shared, number == len(parts))  # gradients go to the other processes once a step
             with mixed:
                 part = F.cross_entropy(forward(x).flatten(0, -2), y.flatten())
-                total = (part + auxiliary_loss(model)) / s.accumulate  # the mean over all windows of the step
+                total = (part + auxiliary_loss(model)) / len(parts)  # the mean over all windows of the step
             total.backward()
-            loss = loss + part.detach() / s.accumulate
-        norm = nn.utils.clip_grad_norm_(model.parameters(), s.clip or math.inf)
+            loss = loss + part.detach() / len(parts)
+        norm = whole(nn.utils.clip_grad_norm_(model.parameters(), s.clip or math.inf))
         optimizer.step()
-        recorder.record(loss)
-        speed = s.accumulate * y.numel() / (time.perf_counter() - start)  # tokens a second
+        recorder.record(processes.mean(loss))
+        tokens = s.batch_size * s.accumulate * y.size(1)
+        speed = tokens / (time.perf_counter() - start)
         nats = recorder.loss
         recorder.state["ema"] = 0.99 * recorder.state.get("ema", nats) + 0.01 * nats
-        log.add(step, nats, recorder.state["ema"], math.exp(min(700.0, nats)), lr, norm.item(), speed,
-                speed * work / most)
+        log.add(
+            step,
+            nats,
+            recorder.state["ema"],
+            math.exp(min(700.0, nats)),
+            lr,
+            norm.item(),
+            speed,
+            speed * work / (most * processes.size),
+        )
     keep_best(recorder)
     log.close()
 
@@ -117,9 +131,7 @@ def keep_best(recorder):
     """Where the model was just looked at: keep a copy of the weights if none before were as good."""
     curve, step = recorder.state["curve"], recorder.state.get("step")
     if len(curve) > 1 and curve[-1][0] == step and curve[-1][2] == min(point[2] for point in curve):
-        part = recorder.folder / "best.part"
-        shutil.copyfile(recorder.path, part)
-        part.replace(recorder.folder / "best.safetensors")
+        recorder.copy(recorder.folder / "best.safetensors")
 
 
 def picture(model, data, result, folder):
@@ -130,9 +142,18 @@ def picture(model, data, result, folder):
 
 
 COLUMNS = ("loss", "ema", "perplexity", "lr", "norm", "tokens_per_second", "mfu")
-SETTINGS = PretrainSettings(**vars(MICRO_ARCH) | {
-    "feed_forward": "relu2", "position": "rope", "batch_size": 13, "steps": 1500, "warm_up": 100, "lr": 2e-3,
-    "schedule": "linear"})
+SETTINGS = PretrainSettings(
+    **vars(MICRO_ARCH)
+    | {
+        "feed_forward": "relu2",
+        "position": "rope",
+        "batch_size": 13,
+        "steps": 1500,
+        "warm_up": 100,
+        "lr": 2e-3,
+        "schedule": "linear",
+    }
+)
 lesson = Lesson(assemble, SETTINGS, load=load, train=train, picture=picture, quick={"steps": 150})
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ class UserError(Exception):
     """Its message is the one line the user sees: the thing, the value, the way out."""
 
 
+class OwnError(UserError):
+    """Concerns one of several processes that work together: each says its own."""
+
+
 def nearest(value: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` when a known name is close to `value`, else an empty string."""
     match = difflib.get_close_matches(value, list(known), n=1)
@@ -27,6 +31,8 @@ def command(main: Callable) -> Callable:
         try:
             return main(*args, **kwargs)
         except UserError as error:
+            if os.environ.get("LOCAL_RANK", "0") != "0" and not isinstance(error, OwnError):
+                raise SystemExit(2) from None  # the first process of this machine says the same
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         except KeyboardInterrupt:

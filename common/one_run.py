@@ -1,15 +1,19 @@
 """One run of a script: an arm with a seed. Build, train, score, and append its row."""
 
+import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from common import lessons, results
+from common.command_line import flag
 from common.configuration import Reading
 from common.data import Data
 from common.errors import UserError
@@ -19,7 +23,8 @@ from common.report.summary import Result
 from common.results import extra
 from common.results.row import make_row, measure
 from common.settings import Options, Settings
-from common.training import checkpoint, memory, threads, tracking
+from common.training import checkpoint, distributed, memory, sharded, threads, tracking
+from common.training.distributed import ALONE, Group
 from common.training.metrics import Score, score
 from common.training.presence import Presence
 from common.training.recorder import Diverged, Recorder, Stopped, finished
@@ -66,8 +71,10 @@ class Cell:
         )
 
 
-def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, nn.Module | None]:
-    """Train one arm with one seed, measure it, and append its row.
+def run_one(
+    cell: Cell, options: Options, presence: Presence, group: Group = ALONE
+) -> tuple[Result, nn.Module | None]:
+    """Train one arm with one seed, alone or as one process of a group, measure it, and append its row.
 
     Returns the result, and the model (None if it diverged).
     """
@@ -76,6 +83,9 @@ def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, n
     model = lessons.build_model(
         plan.arms[cell.arm], reading, data.tokenizer.vocab_size, cell.seed, data.device
     )
+    if resume and group.leads:
+        sharded.put_together(cell.folder)
+    group.wait()
     if resume and not path.exists():
         others = run_folder.others(plan, cell.arm, cell.seed, s)
         said = f"no checkpoint with these settings and this code to go on from{others}"
@@ -89,10 +99,12 @@ def run_one(cell: Cell, options: Options, presence: Presence) -> tuple[Result, n
     if plan.describe and cell.seed == options.seeds[0]:
         print(plan.describe(model, s), flush=True)
     kept = path if options.resume else None
-    chosen = threads.settle(cell.name, model, data, s.steps, options.threads, kept)
+    given = options.threads or (threads.share() if group.joined else None)
+    chosen = threads.settle(cell.name, model, data, s.steps, given, kept)
     presence.begin()
     recorder = _recorder(cell, cell.state | {"threads": chosen}, resume, options.trackio)
-    with recorder.held(), memory.shortage_told(cell.name):
+    recorder.group = group
+    with recorder.held(), memory.shortage_told(cell.name), group.loss_of_one_told():
         scores, further = _train_and_score(cell, model, recorder, options.quick)
         alone = presence.alone()
     if recorder.stop:
@@ -135,6 +147,7 @@ def _train_and_score(
     except Diverged as why:
         said = f"{cell.name} seed {cell.seed} diverged ({why}); the row says so"
         print(f"{said}, the last good checkpoint is kept")
+        recorder.put_together()
         return None, {}
 
 
@@ -170,6 +183,25 @@ def _finished(cell: Cell, log: bool) -> tuple[Result | None, bool]:
     if not row["diverged"] and extra.unscored(cell.plan, cell.arm, cell.seed, cell.state["config_hash"]):
         return None, True
     return Result.of(row, saved), True
+
+
+@contextlib.contextmanager
+def together(
+    plan: Plan, arms: list[str], s: Settings, options: Options, device: str
+) -> Iterator[tuple[Group, Options]]:
+    """The processes that torchrun started, all with the same command, and what this one is to do; the first
+    alone logs and draws.
+    """
+    group = distributed.join(device, options.parallel == "fsdp")
+    if group.joined:
+        own = {flag(name): value for name, value in vars(s).items()}
+        own |= {flag(name): value for name, value in vars(options).items() if name != "threads"}
+        group.agree(own | {"code": [plan.code(arm) for arm in arms], "torch": torch.__version__})
+        group.check(s.batch_size * getattr(s, "accumulate", 1))
+    if not group.leads:
+        options = dataclasses.replace(options, log=False, pictures=False, trackio=False)
+    yield group, options
+    group.leave()
 
 
 # ---- starting from the weights of another run ----------------------------------------------------

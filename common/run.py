@@ -25,12 +25,13 @@ from common.lessons import run_folder
 from common.lessons.fingerprint import asked
 from common.lessons.overfit import overfit
 from common.lessons.plan import Plan, plan_of
-from common.one_run import Cell, initial, run_one
+from common.one_run import Cell, initial, run_one, together
 from common.report import summary
 from common.report.summary import Result
 from common.results import extra
 from common.settings import Lesson, Options, Settings
-from common.training import checkpoint, memory, threads
+from common.training import checkpoint, distributed, memory, threads
+from common.training.distributed import Group
 from common.training.presence import Presence
 from common.training.recorder import Stopped
 
@@ -73,11 +74,11 @@ def _main(plan: Plan) -> None:
         overfit(plan, arms, s, lambda settings: _load_data(plan, settings, device, options))
     else:
         results.git_commit()
-        if options.log:
-            results.check_writable()
-            extra.check_writable()
-        with Presence() as presence:
-            _train(plan, arms, s, options, device, presence)
+        with together(plan, arms, s, options, device) as (group, options), Presence(group.leads) as presence:
+            if options.log:
+                results.check_writable()
+                extra.check_writable()
+            _train(plan, arms, s, options, device, presence, group)
 
 
 def _check_options(plan: Plan, options: Options) -> None:
@@ -85,6 +86,11 @@ def _check_options(plan: Plan, options: Options) -> None:
     if options.trackio and "dashboard" not in asked(plan.train):
         raise UserError(
             f"--trackio does nothing in {plan.experiment}: its loop sends no numbers there; leave it out"
+        )
+    several = distributed.started_by_torchrun() or options.parallel == "fsdp"
+    if several and "group" not in asked(plan.train):
+        raise UserError(
+            f"{plan.experiment} trains in one process; start it with python, without torchrun and --parallel"
         )
     if options.measure and not plan.measure:
         raise UserError(
@@ -133,7 +139,7 @@ class Texts:
 
 
 def _train(
-    plan: Plan, arms: list[str], s: Settings, options: Options, device: str, presence: Presence
+    plan: Plan, arms: list[str], s: Settings, options: Options, device: str, presence: Presence, group: Group
 ) -> None:
     """Train every arm with every seed, and show at the end what came of it."""
     most, total = torch.get_num_threads(), len(arms) * len(options.seeds)
@@ -153,19 +159,20 @@ def _train(
                 resolved = replace(resolved, corpus=data.corpus.resolved)
             if plan.trains(arm):
                 _warn_of_a_short_text(resolved, data)
-                memory.check(plan.name(arm), plan.arms[arm], resolved, data)
+                memory.check(plan.name(arm), plan.arms[arm], resolved, data, group)
             for seed in options.seeds:
                 cell = Cell(
                     plan, arm, seed, resolved, data, f"[{len(done) + 1}/{total}] " if total > 1 else ""
                 )
                 cells.append(cell)
-                result, model = run_one(cell, options, presence)
+                result, model = run_one(cell, options, presence, group)
                 torch.set_num_threads(most)
                 done.append(result)
                 if model is not None and seed == options.seeds[0] and not plan.overview:  # a map has too many
                     paths += _show(cell, model, result, options)
     except (Stopped, KeyboardInterrupt) as stop:
-        _tell_how_to_go_on(isinstance(stop, Stopped), bool(done))
+        if group.leads:
+            _tell_how_to_go_on(isinstance(stop, Stopped), bool(done))
         raise SystemExit(130) from None
     paths += _pictures(plan, arms, s, options, presence, done, data.corpus.family)
     for path in paths:
@@ -211,10 +218,11 @@ def _tell_how_to_go_on(saved: bool, some_finished: bool) -> None:
     goes on from there.
     """
     again = shlex.join([*(a for a in sys.argv if a != "--resume"), "--resume"])
+    python = "torchrun ... " if distributed.started_by_torchrun() else "python "
     if saved:
-        print(f"\nstopped, state saved; go on with: python {again}", file=sys.stderr)
+        print(f"\nstopped, state saved; go on with: {python}{again}", file=sys.stderr)
     elif some_finished:
-        print(f"\nstopped; the runs that are finished are kept; go on with: python {again}", file=sys.stderr)
+        print(f"\nstopped; the runs that are finished are kept; go on with: {python}{again}", file=sys.stderr)
     else:
         print(
             "\nstopped outside of training: this run saved nothing new; the same command begins again",

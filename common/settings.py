@@ -214,6 +214,9 @@ class Options:
     differently."""
     resume: bool = False
     """Go on from the last checkpoint, and skip what is finished."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What the processes of torchrun share, where a script knows how: the windows of a step (ddp), or also
+    weights, gradients and moments (fsdp)."""
     trackio: bool = False
     """Show the numbers of each step in Trackio's dashboard too, where a script logs them (pip install
     trackio)."""

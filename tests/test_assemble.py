@@ -89,7 +89,11 @@ def goes_through_everything(names: dict, folder) -> None:
         for cached in (True, False)
     ]
     assert torch.equal(*texts), names
-    checkpoint.save(folder / "checkpoint.safetensors", model, optimizer, {"experiment": ASSEMBLE, "step": 4})
+    checkpoint.write(
+        folder / "checkpoint.safetensors",
+        checkpoint.tensors(model, optimizer, [checkpoint.random_state()]),
+        {"experiment": ASSEMBLE, "step": 4},
+    )
     other = lessons.build_model(assemble, s, V, 2).eval()
     checkpoint.restore_model(checkpoint.load(folder / "checkpoint.safetensors"), other)
     assert torch.equal(other(ids), model(ids)), names

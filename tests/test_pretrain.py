@@ -23,6 +23,7 @@ from common.model.documents import keep_apart
 from common.paths import ROOT
 from common.training import checkpoint, memory
 from common.training.ahead import REACHED, ahead
+from common.training.distributed import ALONE
 from common.training.step_log import StepLog, operations_of_a_token, read_steps, speed_of_products
 
 PRETRAIN = "09_pretraining/pretrain"
@@ -48,20 +49,21 @@ class Recorder(Watching):
     def __init__(self, steps, folder):
         super().__init__(steps)
         self.folder, self.path = folder, folder / checkpoint.NAME
-        self.state, self.loss, self.dashboard = {"curve": []}, math.nan, None
+        self.state, self.loss, self.dashboard, self.group = {"curve": []}, math.nan, None, ALONE
 
     def record(self, loss):
         super().record(loss)
         self.loss = self.losses[-1]
 
 
-def trained(s, folder, start=None):
+def trained(s, folder, start=None, group=ALONE):
     """A small model after the steps of the loop. start: weights to begin with."""
     torch.manual_seed(3)
     data = text_data(s, "cpu").with_seed(1)
     model = assemble(s, data.tokenizer.vocab_size).double()
     model.load_state_dict(start or model.state_dict())
     recorder = Recorder(s.steps, folder)
+    recorder.group = group
     script()["train"](model, data, s, recorder)
     return model, recorder
 

@@ -197,7 +197,7 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
     """A write that fails half way leaves the old checkpoint, and no other file."""
     model = torch.nn.Linear(3, 3)
     path = tmp_path / checkpoint.NAME
-    checkpoint.save(path, model, None, {"experiment": "x", "step": 1})
+    checkpoint.write(path, checkpoint.tensors(model, None, []), {"experiment": "x", "step": 1})
     before = path.read_bytes()
 
     def fail(tensors, part, metadata):
@@ -206,7 +206,7 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", fail)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(path, model, None, {"experiment": "x", "step": 2})
+        checkpoint.write(path, checkpoint.tensors(model, None, []), {"experiment": "x", "step": 2})
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [checkpoint.NAME]
 
 

@@ -36,6 +36,8 @@ class Watch:
         self.kept = tempfile.TemporaryDirectory()  # removed with this object
         self.folder, self.loss, self.dashboard = Path(self.kept.name), 0.0, None
         self.path = self.folder / "checkpoint"
+        with contextlib.suppress(ModuleNotFoundError):  # an earlier version knew no other processes
+            self.group = importlib.import_module("common.training.distributed").ALONE
         self.state: dict[str, list] = {"curve": []}
 
     def steps(self, model, optimizer=None):

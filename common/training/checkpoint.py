@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from common.data.tokenizer import from_state
 from common.errors import UserError
+from common.training.distributed import part_of
 
 NAME = "checkpoint.safetensors"
 
@@ -28,18 +29,30 @@ class Checkpoint:
     state: dict
 
 
-def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, state: dict) -> None:
-    """Write `path` atomically: weights, the optimiser's moments, the random state, `state` (JSON).
+def tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None, random: list[dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Everything that a run goes on from: weights, the optimiser's moments, the random state.
 
-    Raises OSError if it cannot.
+    random: of each process that works on the run (`random_state`).
     """
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_initialized():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    kept = {f"model.{k}": v for k, v in model.state_dict().items()}
+    for rank, states in enumerate(random):
+        kept |= {f"random.{k}{f'.{rank}' if rank else ''}": v for k, v in states.items()}
     if optimizer:
         for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+            kept |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+    return kept
+
+
+def random_state() -> dict[str, Tensor]:
+    """The random state of this process, by device."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
+
+
+def write(path: Path, tensors: dict[str, Tensor], state: dict) -> None:
+    """Write `path` atomically: tensors, and `state` as JSON. Raises OSError if it cannot."""
     part = path.with_suffix(".part")
     try:
         save_file(
@@ -103,7 +116,8 @@ def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
             f"{_shape(shapes, name)} here; "
             "use the settings it was trained with"
         )
-    model.load_state_dict(weights)
+    now = model.state_dict()
+    model.load_state_dict({name: part_of(x, now[name]) for name, x in weights.items()})
 
 
 def _shape(shapes: dict, name: str) -> str:
@@ -111,20 +125,28 @@ def _shape(shapes: dict, name: str) -> str:
 
 
 def restore_training(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None, rank: int = 0
 ) -> None:
-    """Weights, moments and random state as they were: the run goes on as if it had never stopped."""
+    """Weights, moments and random state as they were: the run goes on as if it had never stopped.
+
+    rank: of this process. One that was not there when the checkpoint was written keeps its random state.
+    """
     restore_model(checkpoint, model)
     if optimizer:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in checkpoint.tensors.items():
             if name.startswith("optimizer."):
                 _, index, key = name.split(".", 2)
-                moments.setdefault(int(index), {})[key] = tensor
+                p = parameters[int(index)]
+                own = part_of(tensor, p) if tensor.shape == p.shape else tensor
+                moments.setdefault(int(index), {})[key] = own
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(checkpoint.tensors["random.cpu"])
-    if "random.cuda" in checkpoint.tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"])
+    of_this = f".{rank}" if rank else ""
+    if f"random.cpu{of_this}" in checkpoint.tensors:
+        torch.set_rng_state(checkpoint.tensors[f"random.cpu{of_this}"])
+    if f"random.cuda{of_this}" in checkpoint.tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(checkpoint.tensors[f"random.cuda{of_this}"])
 
 
 def tokenizer_of(path: Path):

@@ -14,28 +14,31 @@ from torch.nn import functional as F
 from common.data import Data
 from common.errors import UserError
 from common.settings import Settings
+from common.training.distributed import ALONE, Group
 
 
 def needed(
-    build: Callable, s: Settings, vocab_size: int, x: torch.Tensor, y: torch.Tensor
+    build: Callable, s: Settings, vocab_size: int, x: torch.Tensor, y: torch.Tensor, group: Group = ALONE
 ) -> tuple[int, int]:
     """Bytes for parameters, gradients and AdamW's two moments; and bytes that a forward pass of one batch
-    keeps for the way back.
+    keeps for the way back. Where a group of processes shares them: of one process.
 
     x, y: one window and its target, (1, T) and (1, T) or (1,). Nothing is computed: tensors on the `meta`
     device have shapes only. Where shapes depend on numbers (which expert gets which token), one window is
     computed, and counts as often as the batch has windows.
     """
+    rows = -(-s.batch_size * getattr(s, "accumulate", 1) // group.size)
+    rows, parts = min(s.batch_size, rows), group.size if group.sharded else 1
     with torch.device("meta"):
         model = build(s, vocab_size)
-        batch = (torch.empty(s.batch_size, *z.shape[1:], dtype=z.dtype) for z in (x, y))
+        batch = (torch.empty(rows, *z.shape[1:], dtype=z.dtype) for z in (x, y))
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
         try:
-            return 4 * weights, kept(model, *batch)
+            return 4 * weights // parts, kept(model, *batch)
         except NotImplementedError:
             pass
     with torch.random.fork_rng(devices=[]):
-        return 4 * weights, s.batch_size * kept(build(s, vocab_size), x.cpu(), y.cpu())
+        return 4 * weights // parts, rows * kept(build(s, vocab_size), x.cpu(), y.cpu())
 
 
 def kept(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
@@ -56,13 +59,15 @@ def available(device: str) -> int | None:
     return psutil.virtual_memory().available if device == "cpu" else None
 
 
-def check(name: str, build: Callable, s: Settings, data: Data) -> None:
-    """Raise UserError, with the estimate, when a run cannot fit."""
+def check(name: str, build: Callable, s: Settings, data: Data, group: Group = ALONE) -> None:
+    """Raise UserError, with the estimate, when a run, or the part of it that one process of a group has,
+    cannot fit.
+    """
     free = available(data.device)
     if free is None:
         return
     weights, activations = needed(
-        build, s, data.tokenizer.vocab_size, *data.train.at(torch.zeros(1, dtype=torch.long))
+        build, s, data.tokenizer.vocab_size, *data.train.at(torch.zeros(1, dtype=torch.long)), group
     )
     if weights + activations > free:
         raise UserError(

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from common.training.distributed import part_of, whole
+
 
 def orthogonal(g: Tensor, rounds: int = 5) -> Tensor:
     """The nearest matrices (..., A, B) whose singular values are all about 1: between 0.7 and 1.2.
@@ -48,9 +50,9 @@ class Muon(torch.optim.Optimizer):
             shapes.setdefault(p.shape, []).append((p, p.grad + group["momentum"] * momentum))
         for shape, pairs in shapes.items():
             size = 0.2 * max(shape) ** 0.5
-            steps = orthogonal(torch.stack([ahead for _, ahead in pairs]))  # (M, A, B)
+            steps = orthogonal(torch.stack([whole(ahead) for _, ahead in pairs]))  # (M, A, B)
             for (p, _), step in zip(pairs, steps, strict=True):
-                p.sub_(step, alpha=group["lr"] * size)
+                p.sub_(part_of(step, p), alpha=group["lr"] * size)
 
     def _adam(self, group: dict) -> None:
         (beta1, beta2), lr = group["betas"], group["lr"]

@@ -22,10 +22,12 @@ def folder() -> Path:
 class Presence:
     """The note of this process.
 
-    `with Presence() as presence: ...`; where no note can be left, nothing is known of others.
+    `with Presence() as presence: ...`; where no note can be left, nothing is known of others. counts: whether
+    it is a run of its own, and not one of several processes that train a model together.
     """
 
-    def __init__(self):
+    def __init__(self, counts: bool = True):
+        self.counts = counts
         self.path = folder() / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.known = False
 
@@ -38,6 +40,8 @@ class Presence:
 
     def join(self) -> None:
         """Leave the note, and tell the processes that are running."""
+        if not self.counts:
+            return
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()

@@ -4,6 +4,7 @@ a run that diverged.
 
 import contextlib
 import math
+import shutil
 import signal
 import sys
 import threading
@@ -20,7 +21,8 @@ from tqdm import tqdm
 from common.data import Data
 from common.errors import UserError
 from common.settings import Settings
-from common.training import checkpoint
+from common.training import checkpoint, sharded
+from common.training.distributed import Group, local
 from common.training.metrics import score
 
 # in a log file, one line in ten seconds
@@ -62,6 +64,8 @@ class Recorder:
         self.codes: frozenset[str] | None = None
         self.dashboard: Any = None
         """Where the numbers of a step are shown too, for a loop that logs them."""
+        self.group = Group()
+        """The processes that train the model together."""
         self.stop, self.looped, self.loss = False, False, math.nan
         trained = s.steps * data.batch_size * data.predicted
         # to watch a short run must not cost more than the run
@@ -85,13 +89,14 @@ class Recorder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run's folder: a second process with the same run is refused, and Ctrl-C is kept until the
-        end of a step.
+        """Hold the run's folder: a second run with the same settings is refused, and Ctrl-C, or SIGTERM, is
+        kept until the end of a step.
         """
         lock = filelock.FileLock(self.folder / "lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            if self.group.leads:
+                lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UserError(
                 f"another process is training this run ({self.folder}); wait for it or stop it"
@@ -102,16 +107,17 @@ class Recorder:
                 "GPT_STAIRCASE_LOGS to another folder"
             ) from None
         catches = threading.current_thread() is threading.main_thread()
-        previous = signal.signal(signal.SIGINT, self._interrupt) if catches else None
+        kept = (signal.SIGINT, signal.SIGTERM) if catches else ()
+        previous = {number: signal.signal(number, self._interrupt) for number in kept}
         try:
             yield
         finally:
-            if catches:
-                signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
             lock.release()
 
     def _interrupt(self, *_) -> None:
-        if self.stop:  # the second Ctrl-C does not wait
+        if self.stop and not self.group.joined:  # the second Ctrl-C does not wait; torchrun passes on a first
             raise KeyboardInterrupt
         self.stop = True
 
@@ -121,12 +127,14 @@ class Recorder:
         if self.codes is not None and self.path.exists():
             self._restore()
         else:
-            self.path.unlink(missing_ok=True)
+            if self.group.leads:
+                self.path.unlink(missing_ok=True)
+                sharded.remove(self.folder)
             self._evaluate()
         with tqdm(
             total=None if self.limit else self.total, initial=self.state["step"], desc=self.label,
             unit="step", dynamic_ncols=True,
-            leave=False, **PACE,
+            leave=False, disable=not self.group.leads, **PACE,
         ) as self.bar:  # fmt: skip
             while not self.finished:
                 start = time.perf_counter()
@@ -154,6 +162,7 @@ class Recorder:
             split: {"loss": score.loss, "bpc": score.bpc} for split, score in scores.items()
         }
         self._save()
+        self.put_together()
 
     def record(self, loss: Tensor) -> None:
         """Take the loss of the step that ends here. Raises Diverged when it is not finite."""
@@ -165,6 +174,9 @@ class Recorder:
 
     def _after(self, done: int) -> None:
         self.state["step"] = done
+        # all go on to the same step, and by one clock
+        self.state["seconds"], stop = self.group.most(self.state["seconds"], self.stop)
+        self.stop = bool(stop)
         self.bar.update()
         if done % 10 == 0:
             clock = f", {self.state['seconds']:.0f} of {self.limit:g} s" if self.limit else ""
@@ -179,6 +191,7 @@ class Recorder:
             self._save()
         if self.stop:
             self._save()
+            self.put_together()
             raise Stopped
 
     def _evaluate(self) -> None:
@@ -203,15 +216,46 @@ class Recorder:
         return probe
 
     def _save(self) -> None:
-        if not all(p.isfinite().all() for p in self.model.parameters()):
+        infinite = not all(local(p).isfinite().all() for p in self.model.parameters())
+        if self.group.most(infinite) != [0]:
             raise Diverged(f"a weight is not finite at step {self.state['step']}")
+        random = self.group.gather(checkpoint.random_state())
+        tensors = checkpoint.tensors(self.model, self.optimizer, random)
+        with self._writing():
+            if self.group.sharded:
+                sharded.save(self.folder, tensors, self.state, self.group)
+            elif self.group.leads:
+                checkpoint.write(self.path, tensors, self.state)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise UserError where a checkpoint cannot be written."""
         try:
-            checkpoint.save(self.path, self.model, self.optimizer, self.state)
+            yield
         except OSError as error:
             raise UserError(
                 f"the checkpoint cannot be written to {self.folder} ({error.strerror or error}); the last "
                 "good one is kept"
             ) from None
+
+    def put_together(self) -> None:
+        """Make one file of a checkpoint that several processes wrote in parts."""
+        if self.group.leads:
+            with self._writing():
+                sharded.put_together(self.folder)
+        self.group.wait()
+
+    def copy(self, path: Path) -> None:
+        """Copy the last checkpoint to `path`, which is another one until the copy is whole."""
+        if not self.group.leads:
+            return
+        with self._writing():
+            if parts := sharded.newest(self.folder):
+                sharded.to_file(parts, path)
+            else:
+                part = path.with_suffix(".part")
+                shutil.copyfile(self.path, part)
+                part.replace(path)
 
     def _restore(self) -> None:
         saved = checkpoint.load(self.path)
@@ -227,6 +271,6 @@ class Recorder:
                 raise UserError(
                     f"cannot resume {self.folder}: its {what} changed since; run once without --resume"
                 )
-        checkpoint.restore_training(saved, self.model, self.optimizer)
+        checkpoint.restore_training(saved, self.model, self.optimizer, self.group.rank)
         # threads may be given by hand
         self.state = saved.state | {key: self.state[key] for key in ("threads", "code_hash")}

@@ -14,15 +14,18 @@ class StepLog:
     """Writes a line of numbers for each step as it comes: a run can be watched, and drawn again later.
 
     A run that goes on from a checkpoint takes back what came after it. dashboard: where the same numbers are
-    logged too, if anywhere (training.tracking).
+    logged too, if anywhere (training.tracking). writes: not so in a process that leaves it to another.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], dashboard: Any = None):
+    def __init__(self, path: Path, columns: Sequence[str], dashboard: Any = None, writes: bool = True):
         self.path, self.columns, self.dashboard = path, ["step", *columns], dashboard
+        self.writes = writes
         self.file: TextIO | None = None
 
     def add(self, step: int, *values: float) -> None:
         """Append the numbers of a step. The first line decides what is kept of an older log."""
+        if not self.writes:
+            return
         if self.file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = [line for line in read_steps(self.path) if line["step"] < step]

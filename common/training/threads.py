@@ -78,6 +78,11 @@ def _read_quota(*paths: Path) -> float:
         return math.inf
 
 
+def share() -> int:
+    """The threads of one process, where torchrun started several on this machine."""
+    return max(1, limit() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def check(threads: int | None) -> None:
     """Raise UserError for a number of threads that this process cannot use."""
     if threads is not None and not 1 <= threads <= limit():
