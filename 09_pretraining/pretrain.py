@@ -109,20 +109,11 @@ def train(model, data, s, recorder):
         norm = whole(nn.utils.clip_grad_norm_(model.parameters(), s.clip or math.inf))
         optimizer.step()
         recorder.record(processes.mean(loss))
-        tokens = s.batch_size * s.accumulate * y.size(1)
-        speed = tokens / (time.perf_counter() - start)
+        speed = s.batch_size * s.accumulate * y.size(1) / (time.perf_counter() - start)  # tokens a second
         nats = recorder.loss
         recorder.state["ema"] = 0.99 * recorder.state.get("ema", nats) + 0.01 * nats
-        log.add(
-            step,
-            nats,
-            recorder.state["ema"],
-            math.exp(min(700.0, nats)),
-            lr,
-            norm.item(),
-            speed,
-            speed * work / (most * processes.size),
-        )
+        log.add(step, nats, recorder.state["ema"], math.exp(min(700.0, nats)), lr, norm.item(), speed,
+                speed * work / (most * processes.size))
     keep_best(recorder)
     log.close()
 
@@ -142,18 +133,9 @@ def picture(model, data, result, folder):
 
 
 COLUMNS = ("loss", "ema", "perplexity", "lr", "norm", "tokens_per_second", "mfu")
-SETTINGS = PretrainSettings(
-    **vars(MICRO_ARCH)
-    | {
-        "feed_forward": "relu2",
-        "position": "rope",
-        "batch_size": 13,
-        "steps": 1500,
-        "warm_up": 100,
-        "lr": 2e-3,
-        "schedule": "linear",
-    }
-)
+SETTINGS = PretrainSettings(**vars(MICRO_ARCH) | {
+    "feed_forward": "relu2", "position": "rope", "batch_size": 13, "steps": 1500, "warm_up": 100, "lr": 2e-3,
+    "schedule": "linear"})
 lesson = Lesson(assemble, SETTINGS, load=load, train=train, picture=picture, quick={"steps": 150})
 
 if __name__ == "__main__":

@@ -83,13 +83,8 @@ def run_one(
     model = lessons.build_model(
         plan.arms[cell.arm], reading, data.tokenizer.vocab_size, cell.seed, data.device
     )
-    if resume and group.leads:
-        sharded.put_together(cell.folder)
-    group.wait()
-    if resume and not path.exists():
-        others = run_folder.others(plan, cell.arm, cell.seed, s)
-        said = f"no checkpoint with these settings and this code to go on from{others}"
-        print(f"{said}; begins at step 0", flush=True)
+    if resume:
+        _look_for_checkpoint(cell, group)
     if resume and plan.overview:
         result, resume = _finished(cell, options.log)
         if result:
@@ -114,6 +109,17 @@ def run_one(
     if options.log:
         _log(plan, row, further, options.resume)
     return Result.of(row, recorder.state), model if scores else None
+
+
+def _look_for_checkpoint(cell: Cell, group: Group) -> None:
+    """Put together what several processes left in parts, and say if there is nothing to go on from."""
+    if group.leads:
+        sharded.put_together(cell.folder)
+    group.wait()
+    if not (cell.folder / checkpoint.NAME).exists():
+        others = run_folder.others(cell.plan, cell.arm, cell.seed, cell.settings)
+        said = f"no checkpoint with these settings and this code to go on from{others}"
+        print(f"{said}; begins at step 0", flush=True)
 
 
 def _recorder(cell: Cell, state: dict, resume: bool, dashboard: bool) -> Recorder:
