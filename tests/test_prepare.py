@@ -450,7 +450,7 @@ def test_memory_does_not_grow_with_the_text(script, tmp_path):
     source, pick = tmp_path / "a.jsonl", random.Random(0)
     base = [" ".join(pick.choices(WORDS, k=600)) for _ in range(1000)]
     with source.open("w", encoding="utf-8") as file:
-        for number in range(340_000):
+        for number in range(420_000):
             file.write(json.dumps({"text": f"{number} {base[number % 1000]}"}) + "\n")
     running = subprocess.Popen(
         [sys.executable, str(SCRIPT), str(source), "--tokenizer", "byte", "--out", str(tmp_path / "out")]
