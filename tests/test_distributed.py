@@ -402,3 +402,12 @@ def test_two_torchruns_that_meet_are_one_run(alone, tmp_path):
     assert sorted(stdout.count("sample, seed 4") for stdout, *_ in outputs) == [0, 1]
     (_, lines), (_, expected) = end(tmp_path), alone
     assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_compiled_model_is_shared_too(kind, alone, tmp_path):
+    done = torchrun(2, f"{RUN} --compile --parallel {kind}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (_, lines), (_, expected) = end(tmp_path), alone
+    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-5)
