@@ -84,7 +84,8 @@ def train(model, data, s, recorder):
         keep_apart(model, end_of_text(data.tokenizer))
     processes, kind = recorder.group, torch.device(data.device).type
     mixed = torch.autocast(kind, torch.bfloat16, enabled=s.dtype == "bfloat16")
-    forward = processes.share(model, s.compile)  # the model itself, where one process trains alone
+    shared = processes.share(model)  # itself, where one process trains alone
+    forward = torch.compile(shared) if s.compile else shared
     optimizer = getattr(optimizers, s.optimizer)(model, s.lr, s.beta2, s.weight_decay)
     work = operations_of_a_token(model, s.n_layer, s.n_embd, s.block_size)
     most = speed_of_products(kind, getattr(torch, s.dtype))
@@ -99,7 +100,7 @@ def train(model, data, s, recorder):
         optimizer.zero_grad()
         parts = batches(data, s, step, processes)
         for number, (x, y) in enumerate(parts, 1):
-            processes.send(forward, number == len(parts))  # gradients go to the other processes once a step
+            processes.send(shared, number == len(parts))  # gradients go to the other processes once a step
             with mixed:
                 part = F.cross_entropy(forward(x).flatten(0, -2), y.flatten())
                 total = (part + auxiliary_loss(model)) / len(parts)  # the mean over all windows of the step

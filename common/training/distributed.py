@@ -50,28 +50,24 @@ class Group:
 
     # ---- in a step -------------------------------------------------------------------------------
 
-    def share(self, model: nn.Module, compiled: bool = False) -> nn.Module:
+    def share(self, model: nn.Module) -> nn.Module:
         """What to call instead of `model` (a GPT of common.model), whose parts this process now computes or
         keeps.
 
-        Every process has built the same model from the same seed, so nothing has to be sent. compiled: by
-        torch.compile; of a model in parts, block by block, since between blocks parts come and go.
+        Every process has built the same model from the same seed, so nothing has to be sent.
         """
         if not self.joined:
-            return torch.compile(model) if compiled else model  # type: ignore[return-value]
+            return model
         if self.rank:  # dropout is another one in each
             torch.manual_seed(torch.initial_seed() + self.rank)
         if not self.sharded:
             experts = any(
                 hasattr(part, "auxiliary_loss") for part in model.modules()
             )  # some may get no token
-            shared = DistributedDataParallel(model, find_unused_parameters=experts)
-            return torch.compile(shared) if compiled else shared  # type: ignore[return-value]
+            return DistributedDataParallel(model, find_unused_parameters=experts)
         from torch.distributed.fsdp import fully_shard
 
         for block in model.get_submodule("blocks").children():
-            if compiled:
-                block.compile()
             fully_shard(block)
         fully_shard(model)
         return model
@@ -84,7 +80,6 @@ class Group:
         """Whether the next backward pass averages the gradients over all processes, or only adds to those of
         this one: the last batch of a step sends for all before it.
         """
-        shared = getattr(shared, "_orig_mod", shared)  # what was compiled
         if isinstance(shared, DistributedDataParallel):
             shared.require_backward_grad_sync = now
         elif self.joined:
