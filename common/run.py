@@ -161,10 +161,8 @@ def _train(
                 _warn_of_a_short_text(resolved, data)
                 memory.check(plan.name(arm), plan.arms[arm], resolved, data, group)
             for seed in options.seeds:
-                cell = Cell(
-                    plan, arm, seed, resolved, data, f"[{len(done) + 1}/{total}] " if total > 1 else ""
-                )
-                cells.append(cell)
+                number = f"[{len(done) + 1}/{total}] " if total > 1 else ""
+                cells.append(cell := Cell(plan, arm, seed, resolved, data, number))
                 result, model = run_one(cell, options, presence, group)
                 torch.set_num_threads(most)
                 done.append(result)

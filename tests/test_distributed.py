@@ -222,9 +222,15 @@ def stopped(count: int, logs: Path, kind: str, rank: int, flags: str, call: str 
     return ends(start(*[program] * count, GPT_STAIRCASE_LOGS=str(logs)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("then", [4, 1])
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("kind", "then"),
+    [
+        pytest.param("ddp", 4, marks=pytest.mark.slow),
+        pytest.param("fsdp", 1, marks=pytest.mark.slow),
+        pytest.param("fsdp", 4, marks=pytest.mark.long),
+        pytest.param("ddp", 1, marks=pytest.mark.long),
+    ],
+)
 def test_other_numbers_of_processes_go_on_with_a_run(kind, then, alone, tmp_path):
     parallel = f" --parallel {kind}"
     for _, stderr, code in stopped(2, tmp_path, "SIGTERM", 1, RUN + parallel):
@@ -245,8 +251,9 @@ def test_other_numbers_of_processes_go_on_with_a_run(kind, then, alone, tmp_path
     assert len((tmp_path / "results_All.csv").read_text().splitlines()) == 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("fsdp", marks=pytest.mark.slow), pytest.param("ddp", marks=pytest.mark.long)]
+)
 def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on_bit_for_bit(kind, tmp_path):
     flags = f"{RUN} --parallel {kind}"
     for name in ("whole", "killed"):
@@ -404,7 +411,7 @@ def test_two_torchruns_that_meet_are_one_run(alone, tmp_path):
     assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in expected], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_a_compiled_model_is_shared_too(kind, alone, tmp_path):
     done = torchrun(2, f"{RUN} --compile --parallel {kind}", tmp_path)

@@ -30,7 +30,7 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
     exit 2
 fi
 nodes="${SLURM_JOB_NUM_NODES:-1}"
-first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+mapfile -t names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # one task a node; the nodes meet at the first, and torchrun starts a process for each GPU
 exec srun --kill-on-bad-exit=1 "${TORCHRUN:-torchrun}" \
     --nnodes="$nodes" \
@@ -38,5 +38,5 @@ exec srun --kill-on-bad-exit=1 "${TORCHRUN:-torchrun}" \
     --max-restarts=3 \
     --rdzv-id="$SLURM_JOB_ID" \
     --rdzv-backend=c10d \
-    --rdzv-endpoint="$first:${PORT:-29500}" \
+    --rdzv-endpoint="${names[0]}:${PORT:-29500}" \
     09_pretraining/pretrain.py "$@" --device cuda --resume
