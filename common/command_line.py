@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from common.lessons.plan import Plan
 
 
+COUNTS = "steps", "batch_size", "block_size", "n_embd", "n_head", "n_layer", "accumulate", "n_bigram"
+
+
 def parse(
     defaults: Settings,
     description: str,
@@ -126,7 +129,7 @@ def _one_line(box: str, arguments: list[str], known: list[str]) -> str:
 
 
 def _validate(s: Settings, options: Options) -> None:
-    for name in ("steps", "batch_size", "block_size", "n_embd", "n_head", "n_layer", "accumulate"):
+    for name in COUNTS:
         if getattr(s, name, 1) < 1:
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 1")
     if not 0 < s.lr < float("inf"):

@@ -16,7 +16,7 @@ INTRODUCED = {
     "n_expert": 8, "n_expert_per_token": 2, "capacity": None, "balance": 0.01,
     "attention": "flash", "feed_forward": "gelu", "norm": "layernorm", "position": "learned", "head": "tied",
     "qk_norm": False,
-    "window": 32,
+    "window": 32, "embedding": "token", "n_bigram": 8192,
     "schedule": "constant",
     "optimizer": "adamw",
     "weights": "float32", "label_smoothing": 0.0, "z_loss": 0.0, "soft_cap": 0.0,

@@ -36,6 +36,7 @@ ARCHITECTURE = (
     "capacity",
     "balance",
     "window",
+    "n_bigram",
 )
 
 
@@ -111,7 +112,15 @@ class ExpertSettings(Settings):
 
 
 @dataclass(frozen=True)
-class PartSettings(ExpertSettings):
+class BigramSettings(Settings):
+    """Settings of a model with a vector for each pair of neighbours."""
+
+    n_bigram: int = 8192
+    """Rows of the table of pairs, where a model has one; pairs that hash to the same row share it."""
+
+
+@dataclass(frozen=True)
+class PartSettings(ExpertSettings, BigramSettings):
     """Settings of a model whose parts are chosen by name (common.model.PARTS)."""
 
     attention: str = "flash"
@@ -124,6 +133,8 @@ class PartSettings(ExpertSettings):
     """none, learned, sinusoidal, rope or alibi."""
     head: str = "tied"
     """tied or untied."""
+    embedding: str = "token"
+    """token, or bigram: beside the vector of a token one for the token and the one before it."""
     qk_norm: bool = False
     """Let queries and keys go through an RMSNorm."""
     window: int = 32
@@ -144,8 +155,7 @@ class OptimizerSettings(Settings):
     """Settings of a run that says which optimizer makes its steps."""
 
     optimizer: Literal["sgd", "adamw", "muon"] = "adamw"
-    """What makes a step of a gradient: SGD with momentum, AdamW, or Muon for matrices and AdamW for the rest.
-    """
+    """What makes a step of a gradient: SGD with momentum, AdamW, or Muon (AdamW for what is no matrix)."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +195,8 @@ class NamesSettings(Settings):
 
 # what a script may have as its settings, besides `Settings`
 KINDS = (
-    NamesSettings, PartSettings, ScheduleSettings, OptimizerSettings, PrecisionSettings, LossSettings,
+    NamesSettings, BigramSettings, PartSettings, ScheduleSettings, OptimizerSettings, PrecisionSettings,
+    LossSettings,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from common.data.tokenizer import identity
 from common.errors import UserError
 from common.lessons.fingerprint import asked, fingerprint
 from common.lessons.header import Header, read_header
-from common.settings import ARCHITECTURE, RECIPE, Arm, Lesson, Settings
+from common.settings import ARCHITECTURE, RECIPE, Arm, Lesson, NamesSettings, Settings
 from common.training.loop import train
 
 
@@ -102,14 +102,13 @@ class Plan:
         nothing is trained.
         """
         counted = (
-            set()
-            if self.trains(arm)
-            else {"steps", "seconds", "batch_size", "lr", "init_from", "tokenizer", *RECIPE}
+            set() if self.trains(arm) else {"steps", "seconds", "batch_size", "lr", "init_from", *RECIPE}
         )
         own_loop = set()
         if self.train.__module__ != "common.training.loop":
             own_loop = {"dtype", "seconds", *RECIPE} - asked(self.train)
-            own_loop |= {"tokenizer"} if self.defaults.tokenizer == "char" else set()
+        if isinstance(self.defaults, NamesSettings):
+            own_loop |= {"tokenizer"}  # names are read letter by letter
         return set(ARCHITECTURE) - self.reads(arm, s) - {"block_size"} | counted | own_loop
 
     def code(self, arm: str) -> str:

@@ -19,6 +19,7 @@ from common.model.attention import (
     MultiHeadAttention,
     TiledAttention,
 )
+from common.model.embedding import BigramEmbedding, TokenEmbedding
 from common.model.feed_forward import FeedForward, GatedFeedForward, SquaredReLU
 from common.model.gpt import GPT
 from common.model.head import TiedHead, UntiedHead
@@ -49,6 +50,7 @@ PARTS: dict[str, dict[str, Callable]] = {
         "alibi": ALiBi,
     },
     "head": {"tied": TiedHead, "untied": UntiedHead},
+    "embedding": {"token": TokenEmbedding, "bigram": BigramEmbedding},
 }
 
 
@@ -69,9 +71,9 @@ def part(socket: str, name: str) -> Callable:
 def assemble(s, vocab_size: int) -> GPT:
     """A GPT of the parts that the settings name: token ids (B, T) -> logits (B, T, V).
 
-    Taught in 08_micro_arch/assemble.py. s: attention, feed_forward, norm, position and head, each a name of
-    `PARTS`, qk_norm (whether queries and keys go through an RMSNorm), and what the parts ask for. Raises
-    ValueError, one line, for a name that is not known, and for parts that do not go together.
+    Taught in 08_micro_arch/assemble.py. s: attention, feed_forward, norm, position, head and embedding,
+    each a name of `PARTS`, qk_norm (whether queries and keys go through an RMSNorm), and what the parts ask
+    for. Raises ValueError, one line, for a name that is not known, and for parts that do not go together.
     """
     parts = {socket: part(socket, getattr(s, socket)) for socket in PARTS}
     if s.qk_norm:

@@ -13,6 +13,7 @@ class Cache:
 
     def __init__(self):
         self.length, self.keys, self.values = 0, None, None
+        self.last: Tensor | None = None  # the last token that the model saw (B, 1)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Take in keys and values of new positions, (B, H, T, D).
@@ -49,6 +50,7 @@ class Sums:
 
     def __init__(self):
         self.length, self.products, self.keys = 0, 0.0, 0.0
+        self.last: Tensor | None = None  # as in Cache
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of new positions as they are: no older ones are kept."""

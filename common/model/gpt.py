@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from common.model.attention import MultiHeadAttention
 from common.model.cache import Cache
+from common.model.embedding import TokenEmbedding
 from common.model.feed_forward import FeedForward
 from common.model.head import TiedHead
 from common.model.norm import LayerNorm
@@ -29,18 +30,19 @@ class GPT(nn.Module):
     """Token ids (B, T) -> logits (B, T, V).
 
     s: n_layer, n_embd, dropout, and what the parts ask for. Each part is a class that is called with `s`, the
-    head with the embedding too; `norm` may be two of them, for what goes into attention and for what goes
-    into the feed-forward part (and the head). The linear layer of a part that writes to the stream says so
-    (`writes_to_stream`): its weights start smaller than the others.
+    embedding with the size of the vocabulary too, the head with the embedding; `norm` may be two of them, for
+    what goes into attention and for what goes into the feed-forward part (and the head). The linear layer of
+    a part that writes to the stream says so (`writes_to_stream`): its weights start smaller than the others.
+    A table that has nothing to say at first says that too (`starts_at_zero`).
     """
 
     def __init__(
         self, s, vocab_size: int, attention=MultiHeadAttention, feed_forward=FeedForward, norm=LayerNorm,
-        position=LearnedPosition, head=TiedHead,
+        position=LearnedPosition, head=TiedHead, embedding=TokenEmbedding,
     ):
         super().__init__()
         norm1, norm2 = norm if isinstance(norm, tuple) else (norm, norm)
-        self.token = nn.Embedding(vocab_size, s.n_embd)
+        self.token = embedding(s, vocab_size)
         self.position = position(s)
         self.dropout = nn.Dropout(s.dropout)
         self.blocks = nn.Sequential(
@@ -52,13 +54,18 @@ class GPT(nn.Module):
         for weight in self.parameters():
             if weight.ndim == 2:
                 nn.init.normal_(weight, std=0.02 / (2 * s.n_layer) ** 0.5 if id(weight) in writing else 0.02)
+        for part in self.modules():
+            if getattr(part, "starts_at_zero", False):
+                nn.init.zeros_(part.weight)
 
     def forward(self, ids: Tensor, cache: list[Cache] | None = None) -> Tensor:
         """cache: what `new_cache` gave, if `ids` go on from those of earlier calls with it."""
-        start = cache[0].length if cache else 0
-        x = self.dropout(self.position(self.token(ids), start))  # (B, T, C)
+        start, before = (cache[0].length, cache[0].last) if cache else (0, None)
+        x = self.dropout(self.position(self.token(ids, before), start))  # (B, T, C)
         for block, seen in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
             x = block(x, self.position, seen)
+        if cache:
+            cache[0].last = ids[:, -1:]                          # the next one may look back at it
         return self.head(self.norm(x))                           # (B, T, V)
 
     def new_cache(self) -> list[Cache]:

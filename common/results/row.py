@@ -67,6 +67,7 @@ def make_row(
     if isinstance(s, PartSettings):  # a model made of names: the row says which
         row["parts"] = " ".join(
             [s.attention + "+qk_norm" * s.qk_norm, s.feed_forward, s.norm, s.position, s.head]
+            + [s.embedding] * (s.embedding != "token")
         )
     return row | _columns_of(scores or {})
 

@@ -17,6 +17,7 @@ from common.model.attention import (
     MultiHeadAttention,
     TiledAttention,
 )
+from common.model.embedding import BigramEmbedding
 from common.model.feed_forward import FeedForward, GatedFeedForward
 from common.model.gpt import GPT
 from common.model.head import TiedHead, UntiedHead
@@ -179,6 +180,8 @@ def _common_misfits(model: GPT) -> list[str]:
         misfits.append(_called(attention))
     elif type(attention.query_norm) is not nn.Identity:
         misfits.append("norm of queries and keys")
+    if isinstance(model.token, BigramEmbedding):
+        misfits.append(_called(model.token))
     if type(model.head) not in (TiedHead, UntiedHead):
         misfits.append(_called(model.head))
     return misfits
