@@ -6,7 +6,7 @@ Idea     : modified interpolated Kneser-Ney: take a little from every count and 
            context, where a character counts by how many different contexts it was seen in
 Source   : Chen and Goodman 1999, Computer Speech & Language 13, pages 359-394 (modified Kneser-Ney)
 Expect   : each order better than the one below; beyond order 5 little is left to gain on a megabyte of text
-Also     : --block-size 64
+Also     : --block-size 64; --tokenizer bpe-1024
 """
 
 import functools

@@ -64,12 +64,14 @@ def make_row(
         "protocol": PROTOCOL, "git_commit": results.git_commit(), "torch_version": torch.__version__,
         "threads": recorder.state["threads"],
     }  # fmt: skip
-    if isinstance(s, PartSettings):  # a model made of names: the row says which
-        row["parts"] = " ".join(
-            [s.attention + "+qk_norm" * s.qk_norm, s.feed_forward, s.norm, s.position, s.head]
-            + [s.embedding] * (s.embedding != "token")
-        )
+    row["parts"] = _parts(s) if isinstance(s, PartSettings) else None
     return row | _columns_of(scores or {})
+
+
+def _parts(s: PartSettings) -> str:
+    """What a model that is made of names is made of."""
+    names = [s.attention + "+qk_norm" * s.qk_norm, s.feed_forward, s.norm, s.position, s.head]
+    return " ".join(names + [s.embedding] * (s.embedding != "token"))
 
 
 def _columns_of(scores: dict[str, Score]) -> dict[str, float]:

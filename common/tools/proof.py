@@ -38,7 +38,7 @@ class Watch:
         self.path = self.folder / "checkpoint"
         with contextlib.suppress(ModuleNotFoundError):  # an earlier version knew no other processes
             self.group = importlib.import_module("common.training.distributed").ALONE
-        self.state: dict[str, list] = {"curve": []}
+        self.state: dict = {"curve": []}
 
     def steps(self, model, optimizer=None):
         self.optimizer = optimizer
@@ -132,13 +132,13 @@ def weights(model) -> str:
     """A digest of every tensor of a model, by name."""
     state = sorted(model.state_dict().items())
     return digest(
-        repr(
-            [
-                (name, tuple(v.shape), hashlib.sha256(v.contiguous().numpy().tobytes()).hexdigest())
-                for name, v in state
-            ]
-        )
+        repr([(name, tuple(v.shape), hashlib.sha256(in_memory(v)).hexdigest()) for name, v in state])
     )
+
+
+def in_memory(x) -> bytes:
+    """The bytes of a tensor, also of one whose numbers numpy does not know (bfloat16)."""
+    return x.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def texts(data) -> str:
@@ -183,6 +183,7 @@ def prove(line: dict, loaded: dict) -> dict:
     model = build(lessons, plan.arms[line["arm"]], s, data.tokenizer.vocab_size)
 
     watch = Watch(s, lambda trained: scores(trained, data))
+    watch.state["arm"] = line["arm"]
     before = [
         ["data", texts(data)],
         ["tokens that are scored", in_order(data)],
