@@ -13,7 +13,6 @@ class Cache:
 
     def __init__(self):
         self.length, self.keys, self.values = 0, None, None
-        self.last: Tensor | None = None  # the last token that the model saw (B, 1)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Take in keys and values of new positions, (B, H, T, D).
@@ -50,7 +49,6 @@ class Sums:
 
     def __init__(self):
         self.length, self.products, self.keys = 0, 0.0, 0.0
-        self.last: Tensor | None = None  # as in Cache
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of new positions as they are: no older ones are kept."""
@@ -67,6 +65,12 @@ class Sums:
         """Bytes of the sums."""
         kept = [sums for sums in (self.products, self.keys) if isinstance(sums, Tensor)]
         return sum(sums.numel() * sums.element_size() for sums in kept)
+
+
+class Caches(list):
+    """What a model keeps of a text that it goes on with: a part for each layer, and the last token (B, 1)."""
+
+    last: Tensor | None = None
 
 
 def causal_mask(new: int, all_: int, device=None) -> Tensor:

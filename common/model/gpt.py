@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from common.model.attention import MultiHeadAttention
-from common.model.cache import Cache
+from common.model.cache import Cache, Caches
 from common.model.embedding import TokenEmbedding
 from common.model.feed_forward import FeedForward
 from common.model.head import TiedHead
@@ -58,16 +58,16 @@ class GPT(nn.Module):
             if getattr(part, "starts_at_zero", False):
                 nn.init.zeros_(part.weight)
 
-    def forward(self, ids: Tensor, cache: list[Cache] | None = None) -> Tensor:
+    def forward(self, ids: Tensor, cache: Caches | None = None) -> Tensor:
         """cache: what `new_cache` gave, if `ids` go on from those of earlier calls with it."""
-        start, before = (cache[0].length, cache[0].last) if cache else (0, None)
+        start, before = (cache[0].length, cache.last) if cache else (0, None)
         x = self.dropout(self.position(self.token(ids, before), start))  # (B, T, C)
         for block, seen in zip(self.blocks, cache or [None] * len(self.blocks), strict=True):
             x = block(x, self.position, seen)
         if cache:
-            cache[0].last = ids[:, -1:]                          # the next one may look back at it
+            cache.last = ids[:, -1:]                             # the next one may look back at it
         return self.head(self.norm(x))                           # (B, T, V)
 
-    def new_cache(self) -> list[Cache]:
+    def new_cache(self) -> Caches:
         """An empty cache, one part for each layer."""
-        return [block.attention.new_cache() for block in self.blocks]
+        return Caches(block.attention.new_cache() for block in self.blocks)
