@@ -14,6 +14,8 @@ Seeds    : 1 2 3 4 5
 Stairs   : none
 """
 
+import os
+import tempfile
 import time
 
 import numpy as np
@@ -113,6 +115,7 @@ def measure(folder, quick):
     from common.report import overviews
 
     kind, lines, firsts = "cuda" if torch.cuda.is_available() else "cpu", [], []
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()         # none of an earlier run's kernels
     cost(32, *WAYS["bfloat16"], kind)                                  # the first step of all loads kernels
     for width in (64,) if quick else (64, 256, 512):
         found = {name: attempt(name, width, kind) for name in WAYS if not (quick and WAYS[name][2])}
@@ -124,8 +127,7 @@ def measure(folder, quick):
                 apart = max(abs(a - b) for a, b in zip(losses, found["float32"][3], strict=True))
                 firsts.append((name, width, kind, first, apart))
     overviews.write_table(folder / "first", ["way", "width", "device", "first_step", "apart"], firsts)
-    lines.sort(key=lambda line: [name for name in WAYS].index(line[1]))
-    lines.sort(key=lambda line: line[0])
+    lines.sort(key=lambda line: (line[0], list(WAYS).index(line[1])))
     header, title = ("what", "way", "width", "value"), "What do sixteen bits and a compiler save?"
     return [overviews.scaling(lines, header, ("width of the model", ""), title, folder / "cost")]
 
