@@ -61,11 +61,10 @@ class Group:
         if self.rank:  # dropout is another one in each
             torch.manual_seed(torch.initial_seed() + self.rank)
         if not self.sharded:
-            # of experts some may get no token, and then have no gradient to wait for
-            experts = any(hasattr(part, "auxiliary_loss") for part in model.modules())
-            return DistributedDataParallel(
-                model, gradient_as_bucket_view=True, find_unused_parameters=experts
-            )
+            experts = any(
+                hasattr(part, "auxiliary_loss") for part in model.modules()
+            )  # some may get no token
+            return DistributedDataParallel(model, find_unused_parameters=experts)
         from torch.distributed.fsdp import fully_shard
 
         for block in model.get_submodule("blocks").children():
