@@ -115,7 +115,8 @@ def measure(folder, quick):
     from common.report import overviews
 
     kind, lines, firsts = "cuda" if torch.cuda.is_available() else "cpu", [], []
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()         # none of an earlier run's kernels
+    kernels = tempfile.TemporaryDirectory()                            # none of an earlier run's
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = kernels.name
     cost(32, *WAYS["bfloat16"], kind)                                  # the first step of all loads kernels
     for width in (64,) if quick else (64, 256, 512):
         found = {name: attempt(name, width, kind) for name in WAYS if not (quick and WAYS[name][2])}

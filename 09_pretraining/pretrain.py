@@ -100,7 +100,7 @@ def train(model, data, s, recorder):
         optimizer.zero_grad()
         parts = batches(data, s, step, processes)
         for number, (x, y) in enumerate(parts, 1):
-            processes.send(shared, number == len(parts))  # gradients go to the other processes once a step
+            processes.sync(shared, number == len(parts))  # gradients go to the other processes once a step
             with mixed:
                 part = F.cross_entropy(forward(x).flatten(0, -2), y.flatten())
                 total = (part + auxiliary_loss(model)) / len(parts)  # the mean over all windows of the step

@@ -115,7 +115,7 @@ def _look_for_checkpoint(cell: Cell, group: Group) -> None:
     """Put together what several processes left in parts, and say if there is nothing to go on from."""
     if group.leads:
         sharded.put_together(cell.folder)
-    group.wait()
+    group.barrier()
     if not (cell.folder / checkpoint.NAME).exists():
         others = run_folder.others(cell.plan, cell.arm, cell.seed, cell.settings)
         said = f"no checkpoint with these settings and this code to go on from{others}"

@@ -114,7 +114,7 @@ for kind in ("ddp", "fsdp"):
     shared = group.share(model)
     sent = []
     for last in (False, False, True):
-        group.send(shared, last)
+        group.sync(shared, last)
         total = shared(torch.randint(50, (2, 16))).sum()
         with CommDebugMode() as counted:
             total.backward()
@@ -122,7 +122,7 @@ for kind in ("ddp", "fsdp"):
         sent.append(sum(count for name, count in names.items() if "reduce" in name))
     found[f"{kind} sent"] = sent
     found[f"{kind} mean"] = group.mean(torch.tensor(float(group.rank))).item()
-    found[f"{kind} most"] = group.most(group.rank, -group.rank)
+    found[f"{kind} most"] = group.max(group.rank, -group.rank)
 if group.leads:
     (folder / "found.json").write_text(json.dumps(found))
 group.leave()
@@ -154,9 +154,9 @@ def test_one_process_is_a_group_of_its_own():
     alone, x = Group(), torch.randn(3)
     model = torch.nn.Linear(2, 2)
     assert alone.leads and alone.share(model) is model and alone.gather(7) == [7]
-    assert torch.equal(alone.mean(x), x) and alone.most(2, 1) == [2, 1]
+    assert torch.equal(alone.mean(x), x) and alone.max(2, 1) == [2, 1]
     assert whole(x) is x and part_of(x, x) is x
-    alone.send(model, True), alone.wait(), alone.leave(), alone.agree({"a": 1})
+    alone.sync(model, True), alone.barrier(), alone.leave(), alone.agree({"a": 1})
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ ROOMY = {
     # Muon in full beside AdamW by hand, and what part of a step is theirs
     "09_pretraining/optimizer": 175,
     # sixteen bits in two ways, and what they and a compiler cost
-    "09_pretraining/precision": 152,
+    "09_pretraining/precision": 153,
     # a program that may be interrupted anywhere and goes on
     "09_pretraining/prepare": 250,
 }

@@ -61,10 +61,11 @@ class Group:
         if self.rank:  # dropout is another one in each
             torch.manual_seed(torch.initial_seed() + self.rank)
         if not self.sharded:
-            experts = any(
-                hasattr(part, "auxiliary_loss") for part in model.modules()
-            )  # some may get no token
-            return DistributedDataParallel(model, find_unused_parameters=experts)
+            # of experts some may get no token, and then have no gradient to wait for
+            experts = any(hasattr(part, "auxiliary_loss") for part in model.modules())
+            return DistributedDataParallel(
+                model, gradient_as_bucket_view=True, find_unused_parameters=experts
+            )
         from torch.distributed.fsdp import fully_shard
 
         for block in model.get_submodule("blocks").children():
@@ -76,7 +77,7 @@ class Group:
         """The share of this process in the windows (N,) of a step, (N / size,)."""
         return np.split(windows, self.size)[self.rank]
 
-    def send(self, shared: nn.Module, now: bool) -> None:
+    def sync(self, shared: nn.Module, now: bool) -> None:
         """Whether the next backward pass averages the gradients over all processes, or only adds to those of
         this one: the last batch of a step sends for all before it.
         """
@@ -86,14 +87,14 @@ class Group:
             shared.set_requires_gradient_sync(now)  # type: ignore[operator]
 
     def mean(self, x: Tensor) -> Tensor:
-        """The mean over all processes."""
+        """The mean over all processes, which may change `x` on the way. Any shape -> the same"""
         if self.joined:
             dist.all_reduce(x)
         return x / self.size
 
     # ---- around the steps ------------------------------------------------------------------------
 
-    def most(self, *numbers: float) -> list[float]:
+    def max(self, *numbers: float) -> list[float]:
         """Each number where it is largest."""
         if not self.joined:
             return list(numbers)
@@ -109,7 +110,7 @@ class Group:
         dist.all_gather_object(things, thing)
         return things
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all are here."""
         if self.joined:
             dist.barrier()

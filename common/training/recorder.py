@@ -175,7 +175,7 @@ class Recorder:
     def _after(self, done: int) -> None:
         self.state["step"] = done
         # all go on to the same step, and by one clock
-        self.state["seconds"], stop = self.group.most(self.state["seconds"], self.stop)
+        self.state["seconds"], stop = self.group.max(self.state["seconds"], self.stop)
         self.stop = bool(stop)
         self.bar.update()
         if done % 10 == 0:
@@ -217,7 +217,7 @@ class Recorder:
 
     def _save(self) -> None:
         infinite = not all(local(p).isfinite().all() for p in self.model.parameters())
-        if self.group.most(infinite) != [0]:
+        if self.group.max(infinite) != [0]:
             raise Diverged(f"a weight is not finite at step {self.state['step']}")
         random = self.group.gather(checkpoint.random_state())
         tensors = checkpoint.tensors(self.model, self.optimizer, random)
@@ -243,7 +243,7 @@ class Recorder:
         if self.group.leads:
             with self._writing():
                 sharded.put_together(self.folder)
-        self.group.wait()
+        self.group.barrier()
 
     def copy(self, path: Path) -> None:
         """Copy the last checkpoint to `path`, which is another one until the copy is whole."""

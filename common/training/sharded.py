@@ -32,12 +32,12 @@ def save(folder: Path, tensors: dict[str, Tensor], state: dict, group: Group) ->
     if not (new / STATE).exists():  # else only what is said of the run can have changed
         if group.leads:
             shutil.rmtree(new, ignore_errors=True)
-        group.wait()
+        group.barrier()
         try:
             dcp.save(tensors, checkpoint_id=new)
         except CheckpointException as error:
             raise OSError(next(iter(error.failures.values()))[0]) from None
-    group.wait()
+    group.barrier()
     if group.leads:
         part = new / f"{STATE}.part"
         part.write_text(json.dumps(state), encoding="utf-8")
@@ -45,7 +45,7 @@ def save(folder: Path, tensors: dict[str, Tensor], state: dict, group: Group) ->
             os.fsync(file.fileno())
         part.replace(new / STATE)
         remove(folder, new)
-    group.wait()
+    group.barrier()
 
 
 def newest(folder: Path) -> Path | None:
