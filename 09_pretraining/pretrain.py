@@ -7,9 +7,19 @@ Idea     : what the scripts before taught, in one loop that can be left alone fo
 Teaches  : common.training.optimizer, common.training.schedule
 Source   : the parts as in their scripts; Chowdhery et al. 2022, arXiv:2204.02311 (what share of a machine's
            speed a run uses)
-Expect   : as the winners of stage 08, and better by what a falling rate and windows without replacement bring
-Also     : --config llama_tiny; --config llama_tiny --training.optimizer muon --training.lr 8e-3
-Stairs   : --config llama_tiny
+Expect   : when the yardstick's time is over the recipe is below six counted characters (2.29 bits), most of
+           it by the vocabulary; a tenth of a bit by the table of pairs, and as much by Muon
+Also     : --tokenizer char; --pair-decay 0; --preset sixteenth; --config winners --training.schedule linear;
+           --config llama_tiny; --config llama_tiny --training.optimizer muon --training.lr 8e-3;
+           --preset eighth; --preset eighth --tokenizer char; --preset eighth --tokenizer bpe-1024;
+           --preset eighth --embedding token; --preset eighth --pair-decay 0;
+           --preset eighth --position learned; --preset eighth --feed-forward gelu;
+           --preset eighth --qk-norm; --preset eighth --head untied;
+           --preset eighth --optimizer adamw --lr 1e-3; --preset eighth --table-lr 1e-2;
+           --preset eighth --schedule constant
+Seeds    : 1 2 3 4 5; 1 2 3 with --config winners --training.schedule linear; 1 2 3 with --config llama_tiny;
+           1 2 3 with --config llama_tiny --training.optimizer muon --training.lr 8e-3
+Stairs   : default, --config llama_tiny
 """
 
 import math
@@ -30,11 +40,12 @@ from common.errors import UserError
 from common.model import assemble
 from common.model.documents import keep_apart
 from common.run import run
-from common.settings import MICRO_ARCH, Lesson, PartSettings
+from common.settings import Lesson, PartSettings
 from common.training import optimizer as optimizers
 from common.training.ahead import ahead
 from common.training.distributed import ALONE, whole
 from common.training.loop import auxiliary_loss
+from common.training.optimizer import parameter_groups
 from common.training.schedule import rate
 from common.training.step_log import StepLog, operations_of_a_token, read_steps, speed_of_products
 
@@ -48,7 +59,11 @@ class PretrainSettings(PartSettings):
     schedule: Literal["constant", "cosine", "linear", "stable-decay"] = "constant"
     """What the learning rate does after the warm-up."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """What makes a step of a gradient; either lets matrices decay and nothing else."""
+    """What makes a step of a gradient; either lets matrices inside of blocks decay and nothing else."""
+    table_lr: float = 0.0
+    """Learning rate of what is no matrix inside of a block, the tables of tokens above all; 0: --lr."""
+    pair_decay: float = 0.0
+    """Decay of the table of pairs (--embedding bigram) per step, times its rate."""
     accumulate: int = 1
     """Batches whose gradients make a step together: what does not fit into memory at once."""
     compile: bool = False
@@ -86,7 +101,8 @@ def train(model, data, s, recorder):
     mixed = torch.autocast(kind, torch.bfloat16, enabled=s.dtype == "bfloat16")
     shared = processes.share(model)  # itself, where one process trains alone
     forward = torch.compile(shared) if s.compile else shared
-    optimizer = getattr(optimizers, s.optimizer)(model, s.lr, s.beta2, s.weight_decay)
+    parts = parameter_groups(model, s.weight_decay, s.pair_decay, (s.table_lr or s.lr) / s.lr)
+    optimizer = getattr(optimizers, s.optimizer)(parts, s.lr, s.beta2)
     work = operations_of_a_token(model, s.n_layer, s.n_embd, s.block_size)
     most = speed_of_products(kind, getattr(torch, s.dtype))
     print(ahead(assemble, s, data, work / most, processes), flush=True)
@@ -96,7 +112,7 @@ def train(model, data, s, recorder):
         start, loss = time.perf_counter(), 0.0
         lr = rate(step, s.steps, s.lr, s.warm_up, s.schedule)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["share"]
         optimizer.zero_grad()
         parts = batches(data, s, step, processes)
         for number, (x, y) in enumerate(parts, 1):
@@ -126,17 +142,20 @@ def keep_best(recorder):
 
 
 def picture(model, data, result, folder):
-    """Draw the run from its log: losses, perplexity, length of the gradient, rate, speed."""
+    """Draw the run from its log: losses, perplexity, length of the gradient, rate, speed; and when it passes
+    what counting reaches.
+    """
     from common.report import pretraining
 
-    return pretraining.draw(read_steps(folder / "log/steps.csv"), result.curve, folder)
+    drawn = pretraining.draw(read_steps(folder / "log/steps.csv"), result.curve, folder)
+    return drawn + pretraining.draw_floors(result.row, result.curve, folder)
 
 
 COLUMNS = ("loss", "ema", "perplexity", "lr", "norm", "tokens_per_second", "mfu")
-SETTINGS = PretrainSettings(**vars(MICRO_ARCH) | {
-    "feed_forward": "relu2", "position": "rope", "batch_size": 13, "steps": 1500, "warm_up": 100, "lr": 2e-3,
-    "schedule": "linear"})
-lesson = Lesson(assemble, SETTINGS, load=load, train=train, picture=picture, quick={"steps": 150})
+EIGHTH = {"steps": 140, "warm_up": 7, "table_lr": 4e-2}
+SIXTEENTH = {"n_embd": 96, "n_layer": 2, "steps": 100, "warm_up": 5, "table_lr": 4e-2}
+lesson = Lesson(assemble, PretrainSettings(), load=load, train=train, picture=picture, config="recipe",
+                presets={"eighth": EIGHTH, "sixteenth": SIXTEENTH}, quick=EIGHTH)
 
 if __name__ == "__main__":
     run(lesson)

@@ -31,11 +31,13 @@ def parse(
     arguments: list[str] | None = None,
     presets: dict | None = None,
     quick: dict | None = None,
+    bare: Settings | None = None,
 ) -> tuple[Settings, Options]:
     """Settings and options from the command line. Raises UserError, one line, for what cannot be parsed or
     cannot be meant.
 
     presets: {name: {setting: value}}, what --preset chooses from. quick: {setting: value} that --quick sets.
+    bare: what a file of --config changes, if not the defaults.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(defaults, PartSettings):
@@ -48,6 +50,8 @@ def parse(
         raise UserError(
             f"--config {config} does nothing here; only 08_micro_arch/assemble.py makes a model of a file"
         )
+    if config is not None:
+        defaults = bare or defaults
     changed = config_file.read(config, defaults) if config is not None else {}
     if presets and preset:
         changed |= presets[preset]

@@ -27,7 +27,7 @@ from common.settings import RECIPE, Settings
 DATA = ("corpus", "tokenizer")
 TRAINING = (
     "steps", "seconds", "batch_size", "lr", *RECIPE, "dtype", "init_from",
-    "schedule", "optimizer", "accumulate", "compile",
+    "schedule", "optimizer", "accumulate", "compile", "table_lr", "pair_decay",
 )  # fmt: skip
 SECTIONS = ("model", "data", "training")
 CONFIGS = (ROOT / "08_micro_arch" / "configs", ROOT / "09_pretraining" / "configs")

@@ -20,7 +20,7 @@ INTRODUCED = {
     "schedule": "constant",
     "optimizer": "adamw",
     "weights": "float32", "label_smoothing": 0.0, "z_loss": 0.0, "soft_cap": 0.0,
-    "accumulate": 1, "compile": False, "document_mask": False,
+    "accumulate": 1, "compile": False, "document_mask": False, "table_lr": 0.0, "pair_decay": 0.0,
 }  # fmt: skip
 
 

@@ -43,6 +43,8 @@ class Cell:
     """Which of several, for the terminal: `[2/6] `; empty for a single one."""
     sweep: bool = False
     """Whether it is one of a sweep: scored on the validation text alone."""
+    loading: float = 0.0
+    """Seconds that its data took, with learning a vocabulary and encoding."""
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class Cell:
             "settings": dataclasses.asdict(self.settings),
             "tokenizer": self.data.tokenizer.state(), "corpus": self.data.corpus.name,
             "config_hash": self.plan.config(self.arm, self.settings, self.data.corpus.family),
-            "code_hash": self.plan.code(self.arm),
+            "code_hash": self.plan.code(self.arm), "loading": self.loading,
         }  # fmt: skip
 
     @property

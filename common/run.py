@@ -58,7 +58,7 @@ def _main(plan: Plan) -> None:
         description += f"\n\n{cleandoc(plan.arguments.__doc__ or '')}"
         sys.argv[1:] = plan.arguments(sys.argv[1:])
     changed, small = plan.small()
-    s, options = parse(plan.defaults, description, None, plan.presets, changed)
+    s, options = parse(plan.defaults, description, None, plan.presets, changed, plan.bare)
     arms = command_line.chosen_arms(plan, options, small if options.quick else plan.course_arms)
     device = command_line.device(plan, options.device)
     threads.check(options.threads)
@@ -129,12 +129,16 @@ class Texts:
         self.plan, self.device, self.options = plan, device, options
         self.asked: tuple | None = None
         self.data: Data
+        self.seconds = 0.0
+        """How long the last took, with learning a vocabulary and encoding."""
 
     def of(self, s: Settings) -> Data:
         """The data that these settings ask for."""
         asked = s.corpus, s.tokenizer, s.block_size, s.batch_size
         if asked != self.asked:
+            start = time.perf_counter()
             self.data, self.asked = _load_data(self.plan, s, self.device, self.options), asked
+            self.seconds = time.perf_counter() - start
         return self.data
 
 
@@ -162,7 +166,7 @@ def _train(
                 memory.check(plan.name(arm), plan.arms[arm], resolved, data, group)
             for seed in options.seeds:
                 number = f"[{len(done) + 1}/{total}] " if total > 1 else ""
-                cells.append(cell := Cell(plan, arm, seed, resolved, data, number))
+                cells.append(cell := Cell(plan, arm, seed, resolved, data, number, loading=texts.seconds))
                 result, model = run_one(cell, options, presence, group)
                 torch.set_num_threads(most)
                 done.append(result)

@@ -25,19 +25,9 @@ FIRST = ("corpus", "steps", "batch_size", "block_size", "lr", "n_embd", "n_head"
 RECIPE = ("warm_up", "cosine", "min_lr", "beta2", "weight_decay", "decay_matrices", "clip")
 # what a model may or may not read; the rest concerns every run
 ARCHITECTURE = (
-    "n_layer",
-    "n_head",
-    "n_kv_head",
-    "n_embd",
-    "block_size",
-    "dropout",
-    "n_expert",
-    "n_expert_per_token",
-    "capacity",
-    "balance",
-    "window",
-    "n_bigram",
-)
+    "n_layer", "n_head", "n_kv_head", "n_embd", "block_size", "dropout", "n_expert", "n_expert_per_token",
+    "capacity", "balance", "window", "n_bigram",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,7 +116,7 @@ class PartSettings(ExpertSettings, BigramSettings):
     attention: str = "flash"
     """explicit, tiled, flash, gqa (flash with fewer heads of keys and values), local or linear."""
     feed_forward: str = "gelu"
-    """relu, gelu, gelu-tanh, silu, relu2, glu, reglu, geglu, swiglu or moe."""
+    """relu, gelu, gelu-2x (half as wide), gelu-tanh, silu, relu2, glu, reglu, geglu, swiglu or moe."""
     norm: str = "layernorm"
     """layernorm, rmsnorm, scalenorm or none."""
     position: str = "learned"
@@ -291,6 +281,8 @@ class Lesson:
     measure: "Callable[[Path, bool], list[Path]] | None" = None
     """measure(folder, quick): what no training shows (speed, memory), measured once. The paths of its
     pictures."""
+    config: str | None = None
+    """The YAML file that says what the settings of the course's run are, where --config names no other."""
     presets: dict[str, dict] = field(default_factory=dict)
     """{name: {setting: value}}: what --preset chooses from."""
     quick: dict = field(default_factory=dict)

@@ -306,7 +306,7 @@ def test_the_graduated_optimizer_is_the_taught_one(name):
     ours, taught = GPT(s, 65), GPT(s, 65)
     taught.load_state_dict(ours.state_dict())
     pairs = list(zip(ours.parameters(), taught.parameters(), strict=True))
-    a = getattr(optimizer, name)(ours, s.lr, s.beta2, s.weight_decay)
+    a = getattr(optimizer, name)(optimizer.parameter_groups(ours, s.weight_decay), s.lr, s.beta2)
     b = lesson(OPTIMIZER)[name](taught, s)
     for _ in range(10):
         for p, q in pairs:
@@ -314,4 +314,5 @@ def test_the_graduated_optimizer_is_the_taught_one(name):
             q.grad = p.grad.clone()
         a.step()
         b.step()
-    assert all(torch.equal(p, q) for p, q in pairs)
+    for p, q in pairs:  # AdamW's step in one kernel rounds otherwise than written out
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)

@@ -16,12 +16,12 @@ import torch
 from test_pretraining import Watching
 
 from common import lessons, results
-from common.command_line import parse
 from common.data import text_data
 from common.model import assemble
 from common.model.documents import keep_apart
 from common.paths import ROOT
 from common.training import checkpoint, memory
+from common.training import optimizer as optimizers
 from common.training.ahead import REACHED, ahead
 from common.training.distributed import ALONE
 from common.training.step_log import StepLog, operations_of_a_token, read_steps, speed_of_products
@@ -37,10 +37,8 @@ def script() -> dict:
 
 
 def settings(**own):
-    plan = lessons.course_plan(PRETRAIN)
-    return dataclasses.replace(
-        plan.defaults, **SMALL | {"tokenizer": "char", "steps": 12, "warm_up": 3} | own
-    )
+    winners = lessons.course_plan(PRETRAIN).settings("--config winners --training.schedule linear")
+    return dataclasses.replace(winners, **SMALL | {"tokenizer": "char", "steps": 12, "warm_up": 3} | own)
 
 
 class Recorder(Watching):
@@ -54,6 +52,10 @@ class Recorder(Watching):
     def record(self, loss):
         super().record(loss)
         self.loss = self.losses[-1]
+
+    def steps(self, model, optimizer):
+        self.optimizer = optimizer
+        return super().steps(model, optimizer)
 
 
 def trained(s, folder, start=None, group=ALONE):
@@ -102,6 +104,47 @@ def test_it_learns_and_its_rate_follows_the_schedule(optimizer, tmp_path):
     assert sum(recorder.losses[-10:]) < sum(recorder.losses[:10]) - 5
     rates = [rate for (rate,) in recorder.rates]
     assert max(rates) == rates[3] == 1e-2 and rates[-1] == pytest.approx(1e-2 / 57)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_tables_have_a_rate_and_pairs_a_decay_of_their_own(optimizer, tmp_path):
+    own = {"lr": 1e-2, "table_lr": 3e-2, "pair_decay": 0.5, "weight_decay": 0.1, "n_bigram": 64}
+    s = settings(optimizer=optimizer, embedding="bigram", schedule="linear", **own)
+    model, recorder = trained(s, tmp_path)
+    for inside, tables in map(sorted, recorder.rates):
+        assert tables == pytest.approx(3 * inside)
+    groups = recorder.optimizer.param_groups
+    assert [group["share"] for group in groups] == [1.0, 3.0, 3.0]
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.5]
+    assert [len(group["params"]) for group in groups] == [8, 9, 1]  # tables, norms
+    assert groups[2]["params"][0] is model.token.pairs.weight
+
+
+def test_a_pair_that_does_not_come_any_more_is_forgotten():
+    own = {"embedding": "bigram", "n_bigram": 64}
+    model = assemble(settings(**own), 65)
+    torch.nn.init.ones_(model.token.pairs.weight)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = optimizers.muon(optimizers.parameter_groups(model, 0.0, 0.5, 2.0), 0.1, 0.99)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1 * group["share"]
+    optimizer.step()
+    for name, p in model.named_parameters():
+        expected = 0.9 if name == "token.pairs.weight" else 1.0  # 1 - 2 x 0.1 x 0.5
+        torch.testing.assert_close(p, expected * before[name])
+
+
+def test_the_recipe_is_what_runs_without_flags():
+    plan = lessons.course_plan(PRETRAIN)
+    assert plan.defaults == plan.settings("--config recipe")
+    assert plan.settings("--steps 7 --warm-up 1") == dataclasses.replace(plan.defaults, steps=7, warm_up=1)
+    tenth = plan.settings("--preset tenth")
+    assert 8 * tenth.steps < plan.defaults.steps and tenth.n_embd == plan.defaults.n_embd
+    bare = dataclasses.asdict(plan.settings("--config llama_tiny"))  # nothing of the recipe is left
+    assert bare["embedding"] == "token" and bare["head"] == "tied" and bare["optimizer"] == "adamw"
+    assert bare["pair_decay"] == bare["table_lr"] == 0 and not bare["qk_norm"]
 
 
 def test_the_log_has_every_number_of_every_step(tmp_path):
@@ -405,12 +448,13 @@ def test_the_dashboard_gets_the_numbers_of_the_log(in_process, own_logs, monkeyp
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_builds_and_says_how_large_it_is(path):
     plan = lessons.course_plan(PRETRAIN)
-    s, _ = parse(plan.defaults, "", ["--config", path.stem])
+    s = plan.settings(f"--config {path.stem}")
     with torch.device("meta"):
         model = assemble(s, 50_257 if s.tokenizer == "gpt2" else 1024)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    about = {"yardstick": 0.9, "llama_tiny": 0.26, "gpt2_124m": 124, "wikipedia": 50.9, "1b": 1000}[path.stem]
-    assert millions == pytest.approx(about, rel=0.07)
+    about = {"yardstick": 0.9, "llama_tiny": 0.26, "gpt2_124m": 124, "wikipedia": 50.9, "1b": 1000}
+    about |= {"recipe": 1.83}
+    assert millions == pytest.approx(about[path.stem], rel=0.07)
     if path.stem == "wikipedia":
         assert millions == pytest.approx(50.9, abs=0.05)
         with torch.device("meta"):

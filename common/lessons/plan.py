@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from common import config_file
 from common.command_line import parse
 from common.configuration import Reading, config_hash
 from common.data import text_data
@@ -43,6 +44,8 @@ class Plan:
     scores: Callable | None = None
     describe: Callable | None = None
     arguments: Callable | None = None
+    bare: Settings | None = None
+    """What a file of --config changes, if not the defaults."""
 
     @property
     def experiment(self) -> str:
@@ -59,7 +62,9 @@ class Plan:
 
     def settings(self, flags: str = "") -> Settings:
         """The settings of the course's run with these flags."""
-        return parse(self.defaults, "", shlex.split(flags), self.presets)[0] if flags else self.defaults
+        if not flags:
+            return self.defaults
+        return parse(self.defaults, "", shlex.split(flags), self.presets, bare=self.bare)[0]
 
     def small(self) -> tuple[dict, list[str]]:
         """What --quick changes, and the arms it trains: what the script says, else a tenth of the steps and
@@ -168,11 +173,13 @@ def plan_of(script: Path, lesson: Lesson | None) -> Plan:
     if lesson is None:
         return Plan(script, header, {}, Settings(), text_data, train, None)
     arms = lesson.model if isinstance(lesson.model, dict) else {"default": lesson.model}
+    bare = lesson.settings
+    defaults = replace(bare, **config_file.read(lesson.config, bare)) if lesson.config else bare
     return Plan(
-        script, header, arms, lesson.settings, lesson.load or text_data, lesson.train or train,
+        script, header, arms, defaults, lesson.load or text_data, lesson.train or train,
         lesson.picture, lesson.probe,
         lesson.overview, lesson.measure, lesson.presets, lesson.quick, lesson.scores, lesson.describe,
-        lesson.arguments,
+        lesson.arguments, bare,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ PARTS: dict[str, dict[str, Callable]] = {
     "feed_forward": {
         "relu": partial(FeedForward, activation=nn.ReLU),
         "gelu": FeedForward,
+        "gelu-2x": partial(FeedForward, multiple=2),
         "gelu-tanh": partial(FeedForward, activation=partial(nn.GELU, approximate="tanh")),  # GPT-2's
         "silu": partial(FeedForward, activation=nn.SiLU),
         "relu2": partial(FeedForward, activation=SquaredReLU),

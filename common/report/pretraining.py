@@ -1,10 +1,12 @@
-"""The picture of a long run, from the log of its steps."""
+"""The pictures of a long run: from the log of its steps, and beside what counting reaches."""
 
 from pathlib import Path
 
 import pandas as pd
 
+from common.lessons.course import BASELINES, refer
 from common.report.plots import COLOURS, STYLE, WIDTH, plt, save, write_table
+from common.results.table import course_rows
 
 POINTS = 250  # of a line: each the mean of as many steps
 
@@ -48,3 +50,43 @@ def draw(steps: list[dict[str, float]], curve: list, folder: Path) -> list[Path]
         figure.tight_layout()
         save(figure, folder / "training.png")
     return [folder / "training.png"]
+
+
+def draw_floors(row: dict, curve: list, folder: Path) -> list[Path]:
+    """Draw when a run passes what counting reaches, and the yardstick: bits per character of the validation
+    text against the seconds of training. Returns the paths; none where no floor was measured on its text.
+
+    row: of the results. curve: points of the learning curve (step, training, validation, bits).
+    """
+    floors = {}
+    for label, line in BASELINES.items():
+        rows = course_rows(refer(line))
+        rows = rows[rows.corpus == row["corpus"]]
+        if len(rows):
+            floors[label] = float(rows.val_bpc.mean())
+    later = [(step * row["train_seconds"] / row["steps"], bits) for step, _, _, bits in curve if step]
+    if not floors or not later:
+        return []
+    passed = {
+        label: next((at for at, bits in later if bits <= floor), None) for label, floor in floors.items()
+    }
+    lines = [("run", "", at, bits) for at, bits in later]
+    lines += [("floor", label, passed[label] or "", floor) for label, floor in floors.items()]
+    write_table(folder / "floors", ["kind", "label", "seconds", "bpc"], lines)
+    seconds, bits = zip(*later, strict=True)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
+        axes.plot(seconds, bits, "o-", ms=4, color=COLOURS[1], label="this run")
+        for label, floor in floors.items():
+            own: dict = (
+                {"color": COLOURS[0], "ls": ":"} if label == "yardstick" else {"color": "0.45", "ls": "--"}
+            )
+            axes.axhline(floor, lw=1, zorder=1, **own)
+            axes.annotate(
+                label, (seconds[-1], floor), fontsize=9, ha="right", va="bottom", color=own["color"]
+            )
+        axes.set(xlabel="seconds of training", title="bits per character, validation text",
+                 ylim=(min(*bits, *floors.values()) - 0.1, max(bits[0], *floors.values()) + 0.2))  # fmt: skip
+        axes.set_xlim(left=0)
+        save(figure, folder / "floors.png")
+    return [folder / "floors.png"]

@@ -4,9 +4,11 @@
 serve: several lines are trained side by side, and one is measured today and another tomorrow.
 """
 
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +19,11 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.lessons import build_model
 from common.lessons.course import Reference, course_plan
+from common.lessons.fingerprint import asked
+from common.lessons.plan import Plan
 from common.results import extra
 from common.run import prepare
+from common.training.distributed import ALONE
 from common.training.presence import Presence
 
 ROUNDS, STEPS, UNTIMED = 6, 10, 3
@@ -40,6 +45,9 @@ class Clock:
 
     def __init__(self):
         self.laps: list[float] = []
+        self.state: dict = {"curve": []}
+        self.kept = tempfile.TemporaryDirectory()  # for the log of a loop that writes one
+        self.folder, self.dashboard, self.group, self.loss = Path(self.kept.name), None, ALONE, 0.0
 
     def steps(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[int]:
         """The numbers of a few steps."""
@@ -51,7 +59,7 @@ class Clock:
 
     def record(self, loss: Tensor) -> None:
         """As in a run, the loss is looked at in every step."""
-        loss.item()
+        self.loss = loss.item()
 
 
 def measure(lines: list[Reference]) -> dict[Reference, float]:
@@ -71,12 +79,17 @@ def measure(lines: list[Reference]) -> dict[Reference, float]:
     return {line: 1000 * float(np.median(run[-1].laps)) for line, run in zip(lines, runs, strict=True)}
 
 
+def _is_timed(plan: Plan) -> bool:
+    """Whether a script trains with the loop of the course, or with that of a long run."""
+    return plan.train.__module__ == "common.training.loop" or "group" in asked(plan.train)
+
+
 def time_lines(lines: list[Reference]) -> None:
     """Measure, append to logs/extra.csv, and tell. Raises UserError where the machine is not free."""
     lines = [r for r in lines if course_plan(r.experiment).trains(r.arm)]
-    lines = [r for r in lines if course_plan(r.experiment).train.__module__ == "common.training.loop"]
+    lines = [r for r in lines if _is_timed(course_plan(r.experiment))]
     if not lines:
-        raise UserError("nothing there is trained with the course's loop; name another stage or script")
+        raise UserError("nothing there is trained with a loop that is timed; name another stage or script")
     extra.check_writable()
     with Presence() as presence:
         if presence.others():

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw as adamw_step
 
+from common.model.embedding import BigramEmbedding
 from common.training.distributed import part_of, whole
 
 
@@ -29,6 +31,7 @@ class Muon(torch.optim.Optimizer):
 
     A step of a matrix has numbers as large as one of AdamW's, so one learning rate serves both. Every group
     has a `weight_decay`. Source: as `orthogonal`; Liu et al. 2025, arXiv:2502.16982 (the size of a step).
+    AdamW's part is the library's step, which does in one pass over memory what takes ten when written out.
     """
 
     def __init__(self, parts: Iterable[dict], lr: float, betas: tuple[float, float], momentum: float = 0.95):
@@ -37,14 +40,13 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for p in group["params"]:
-                p.mul_(1 - group["lr"] * group["weight_decay"])
             (self._turn if group["orthogonal"] else self._adam)(group)
 
     def _turn(self, group: dict) -> None:
         """Matrices of one shape in one batch: a product of many small matrices costs less than many."""
         shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for p in group["params"]:
+            p.mul_(1 - group["lr"] * group["weight_decay"])
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
             momentum.mul_(group["momentum"]).add_(p.grad)
             shapes.setdefault(p.shape, []).append((p, p.grad + group["momentum"] * momentum))
@@ -55,40 +57,52 @@ class Muon(torch.optim.Optimizer):
                 p.sub_(part_of(step, p), alpha=group["lr"] * size)
 
     def _adam(self, group: dict) -> None:
-        (beta1, beta2), lr = group["betas"], group["lr"]
         for p in group["params"]:
-            state = self.state[p]
-            if not state:
-                state |= {"step": torch.zeros((), dtype=torch.float64)}
-                state |= {"mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
-            state["step"] += 1
-            state["mean"].lerp_(p.grad, 1 - beta1)
-            state["square"].lerp_(p.grad.square(), 1 - beta2)
-            mean = state["mean"] / (1 - beta1 ** state["step"])
-            square = state["square"] / (1 - beta2 ** state["step"])
-            p.sub_(mean / (square.sqrt() + 1e-8), alpha=lr)
+            if not self.state[p]:
+                self.state[p]["step"] = torch.zeros((), device=p.device)
+                self.state[p] |= {"mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
+        states = [self.state[p] for p in group["params"]]
+        means, squares, steps = ([state[name] for state in states] for name in ("mean", "square", "step"))
+        gradients, (beta1, beta2) = [p.grad for p in group["params"]], group["betas"]
+        adamw_step(
+            group["params"], gradients, means, squares, [], steps, fused=_has_fused(group["params"][0]),
+            amsgrad=False, maximize=False, beta1=beta1, beta2=beta2, lr=group["lr"],
+            weight_decay=group["weight_decay"], eps=1e-8,
+        )  # fmt: skip
 
 
-def matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The matrices inside the blocks of a GPT; and all else: embeddings and head, norms, biases."""
+def _has_fused(p: Tensor) -> bool:
+    """Whether the library has one kernel for a whole step of AdamW where this tensor lies."""
+    return p.device.type != "mps"
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, pair_decay: float = 0.0, share: float = 1.0
+) -> list[dict]:
+    """The parameters of a GPT as groups for an optimizer, each with its `weight_decay`, and with the `share`
+    of the learning rate that it gets.
+
+    The matrices inside the blocks decay. All else does not: embeddings and head, norms, biases; but a table
+    of pairs decays by `pair_decay`. share: of all that is no matrix inside a block.
+    """
     inside = [p for p in model.get_submodule("blocks").parameters() if p.ndim == 2]
-    chosen = {id(p) for p in inside}
-    return inside, [p for p in model.parameters() if id(p) not in chosen]
-
-
-def muon(model: nn.Module, lr: float, beta2: float, weight_decay: float) -> Muon:
-    """Muon for the matrices inside the blocks, which alone decay, and AdamW for the rest."""
-    inside, others = matrices_and_others(model)
+    pairs = [part.pairs.weight for part in model.modules() if isinstance(part, BigramEmbedding)]
+    chosen = {id(p) for p in inside + pairs}
+    others = [p for p in model.parameters() if id(p) not in chosen]
     parts = [
-        {"params": inside, "weight_decay": weight_decay, "orthogonal": True},
-        {"params": others, "weight_decay": 0.0},
+        {"params": inside, "weight_decay": weight_decay, "share": 1.0},
+        {"params": others, "weight_decay": 0.0, "share": share},
+        {"params": pairs, "weight_decay": pair_decay, "share": share},
     ]
-    return Muon(parts, lr, (0.9, beta2))
+    return [part for part in parts if part["params"]]
 
 
-def adamw(model: nn.Module, lr: float, beta2: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW, with decay for the matrices inside the blocks alone."""
-    inside, others = matrices_and_others(model)
-    parts = [{"params": inside, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    fused = inside[0].device.type != "mps"
-    return torch.optim.AdamW(parts, lr=lr, betas=(0.9, beta2), fused=fused)
+def muon(parts: list[dict], lr: float, beta2: float) -> Muon:
+    """Muon for the first part, the matrices inside the blocks, and AdamW for the others."""
+    first, *others = parts
+    return Muon([first | {"orthogonal": True}, *others], lr, (0.9, beta2))
+
+
+def adamw(parts: list[dict], lr: float, beta2: float) -> torch.optim.AdamW:
+    """AdamW for all parts."""
+    return torch.optim.AdamW(parts, lr=lr, betas=(0.9, beta2), fused=_has_fused(parts[0]["params"][0]))

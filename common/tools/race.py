@@ -1,0 +1,130 @@
+"""Two lines of the course by turns, on this machine: which is faster, and what does either reach?
+
+From the command line:
+
+    python -m common.tools.race pretrain [--against "gpt --preset yardstick"] [--pairs 5] [--out FILE]
+
+A machine has fast and slow minutes: each pair is trained in turn, and what counts is the ratio of its times.
+The time is that of training, and of what comes before it: reading the text, learning a vocabulary, encoding.
+Imports, evaluation and saving are left out, on either side. Nothing is added to the results of the course.
+"""
+
+import math
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import tyro
+
+from common import results
+from common.command_line import parse_as
+from common.errors import UserError, command
+from common.lessons.course import Reference, course_plan, refer
+from common.results.statistics import interval
+from common.training import checkpoint
+
+COLUMNS = (
+    "pair", "line", "seed", "alone", "threads", "loading", "training", "seconds", "steps",
+    "tokens_per_second", "parameters", "test_bpc", "test_nats", "last10_bpc", "last10_nats", "corpus",
+    "torch", "machine", "commit",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Race:
+    """Train two lines by turns and compare their times."""
+
+    line: tyro.conf.Positional[str] = "pretrain"
+    """A script of the course, with an arm and flags if any: `pretrain`, "pretrain --preset tenth"."""
+    against: str = "gpt --preset yardstick"
+    """What it is compared with, written in the same way."""
+    pairs: int = 5
+    """How often either is trained; the number of a pair is its seed."""
+    out: str | None = None
+    """A CSV file for what was measured, one line for each run; it must not exist."""
+
+
+def trained(line: Reference, seed: int) -> dict:
+    """What one run gave. Raises UserError if it fails."""
+    plan = course_plan(line.experiment)
+    arm = [] if line.arm == "default" else ["--arms", line.arm]
+    command = [str(plan.script), *shlex.split(line.flags), *arm, "--seeds", str(seed), "--no-pictures"]
+    with tempfile.TemporaryDirectory() as logs:
+        environment = os.environ | {"GPT_STAIRCASE_LOGS": logs}
+        done = subprocess.run(
+            [sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, check=False
+        )
+        if done.returncode:
+            raise UserError(f"{line} ended with exit code {done.returncode}; mend that first")
+        row = next(results.read(Path(logs) / "results_All.csv").itertuples())
+        loading = checkpoint.read_state(next(Path(logs).rglob(checkpoint.NAME)))["loading"]
+    if row.diverged:
+        raise UserError(f"{line} seed {seed} diverged; there is nothing to compare")
+    return {
+        "line": str(line), "seed": seed, "alone": row.alone, "threads": row.threads,
+        "loading": round(loading, 3), "training": row.train_seconds,
+        "seconds": round(row.train_seconds + loading, 3), "steps": row.steps,
+        "tokens_per_second": row.tokens_per_second, "parameters": row.params,
+        "test_bpc": row.test_bpc, "test_nats": row.test_bpc * math.log(2),
+        "last10_bpc": row.last10_bpc, "last10_nats": row.last10_bpc * math.log(2),
+        "corpus": row.corpus, "torch": row.torch_version, "machine": machine(), "commit": row.git_commit,
+    }  # fmt: skip
+
+
+def machine() -> str:
+    """The processor, as far as the system tells, and how many cores of it there are."""
+    names = []
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else sys.platform}, {os.cpu_count()} cores"
+
+
+def summary(runs: pd.DataFrame) -> str:
+    """Means with 95 % intervals over the pairs, as a table; below it the ratio of the times within a pair."""
+    first, other = dict.fromkeys(runs.line)
+    shown = {"seconds": ".1f", "test_bpc": ".3f", "test_nats": ".3f", "last10_nats": ".3f"}
+    text = f"{'':<60}{''.join(f'{name:>18}' for name in shown)}\n"
+    for line in (first, other):
+        own = runs[runs.line == line]
+        cells = (interval(own[name]) for name in shown)
+        texts = (f"{c.mean:{form}} ± {c.half:{form}}" for c, form in zip(cells, shown.values(), strict=True))
+        text += f"{line:<60}{''.join(f'{cell:>18}' for cell in texts)}\n"
+    seconds = runs.pivot(index="pair", columns="line", values="seconds")
+    ratio = interval(seconds[first] / seconds[other])
+    return f"{text}{first} takes {ratio.mean:.3f} ± {ratio.half:.3f} of the time of {other}"
+
+
+@command
+def main() -> None:
+    a = parse_as(Race, sys.argv[1:], __doc__)
+    if a.pairs < 1:
+        raise UserError(f"--pairs {a.pairs} makes no sense; it must be at least 1")
+    if a.out and Path(a.out).exists():
+        raise UserError(f"{a.out} exists; name another file, or move that one away")
+    if a.out and not Path(a.out).absolute().parent.is_dir():
+        raise UserError(f"the folder of {a.out} does not exist; make it first")
+    lines = refer(a.line), refer(a.against)
+    if lines[0] == lines[1]:
+        raise UserError(f"{a.line} against itself says nothing; name another line with --against")
+    runs: list[dict] = []
+    for pair in range(1, a.pairs + 1):
+        for line in lines if pair % 2 else reversed(lines):  # neither always comes second
+            runs.append(run := {"pair": pair} | trained(line, pair))
+            told = f"{run['seconds']:8.1f} s  test bpc {run['test_bpc']:.4f}"
+            print(f"{pair}  {run['line']:<60}{told}", flush=True)
+    frame = pd.DataFrame(runs, columns=COLUMNS)
+    if not frame.alone.all():
+        print("note: another run of the course was going on; these times are worth little")
+    if a.out:
+        frame.to_csv(a.out, index=False, float_format="%.6g")
+    print(summary(frame))
+
+
+if __name__ == "__main__":
+    main()
