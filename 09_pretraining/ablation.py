@@ -1,6 +1,6 @@
 """Ablation: seven runs that say what each part of a modern recipe is worth, alone and all together.
 
-Previous : 09_pretraining/bigrams.py
+Previous : 09_pretraining/decay.py
 Changes  : name, spelled_out, load, train, sum_of_parts, overview
 Idea     : everything equal but one part: positions that turn (-r), a gated feed-forward (-s), another norm
            (-n), a warm-up (-w), a warm-up and a cosine (-c); nothing (-b), or all of it (-a)

@@ -53,6 +53,7 @@ COURSE = (
     "09_pretraining/precision",
     "09_pretraining/loss",
     "09_pretraining/bigrams",
+    "09_pretraining/decay",
     "09_pretraining/ablation",
     "09_pretraining/prepare",
     "09_pretraining/pretrain",
