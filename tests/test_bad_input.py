@@ -67,7 +67,7 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
             "each of its arms has its own; choose with --arms",
         ),
         ("09_pretraining/pretrain", "--embedding bigram --n-bigram 0", "--n-bigram 0 makes no sense"),
-        ("09_pretraining/pretrain", "--n-bigram 8", "--n-bigram does nothing in 09_pretraining/pretrain"),
+        ("09_pretraining/pretrain", "--embedding token --n-bigram 8", "--n-bigram does nothing in 09_pretraining/pretrain"),
         (BIGRAM, "--seconds -1", "--seconds -1.0 makes no sense"),
         (BIGRAM, "--seconds 5 --cosine", "--cosine has to know its last step"),
         (BIGRAM, "--measure", "--measure does nothing in 02_attention/bigram"),

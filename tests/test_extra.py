@@ -191,4 +191,4 @@ def test_counting_has_no_steps_to_time(own_logs, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["course", "time", "01_bigram/ngram"])
     with pytest.raises(SystemExit) as stop:
         course.main()
-    assert stop.value.code == 2 and "trained with the course's loop" in capsys.readouterr().err
+    assert stop.value.code == 2 and "trained with a loop that is timed" in capsys.readouterr().err

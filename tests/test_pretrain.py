@@ -116,7 +116,7 @@ def test_tables_have_a_rate_and_pairs_a_decay_of_their_own(optimizer, tmp_path):
     groups = recorder.optimizer.param_groups
     assert [group["share"] for group in groups] == [1.0, 3.0, 3.0]
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.5]
-    assert [len(group["params"]) for group in groups] == [8, 9, 1]  # tables, norms
+    assert [len(group["params"]) for group in groups] == [8, 6, 1]  # others: tokens, five norms
     assert groups[2]["params"][0] is model.token.pairs.weight
 
 
@@ -140,8 +140,10 @@ def test_the_recipe_is_what_runs_without_flags():
     plan = lessons.course_plan(PRETRAIN)
     assert plan.defaults == plan.settings("--config recipe")
     assert plan.settings("--steps 7 --warm-up 1") == dataclasses.replace(plan.defaults, steps=7, warm_up=1)
-    tenth = plan.settings("--preset tenth")
-    assert 8 * tenth.steps < plan.defaults.steps and tenth.n_embd == plan.defaults.n_embd
+    eighth, sixteenth = (plan.settings(f"--preset {name}") for name in ("eighth", "sixteenth"))
+    assert eighth.steps == pytest.approx(plan.defaults.steps / 8, rel=0.05)
+    assert eighth == dataclasses.replace(plan.defaults, **script()["EIGHTH"])
+    assert sixteenth.n_layer == 2 and sixteenth.steps < eighth.steps
     bare = dataclasses.asdict(plan.settings("--config llama_tiny"))  # nothing of the recipe is left
     assert bare["embedding"] == "token" and bare["head"] == "tied" and bare["optimizer"] == "adamw"
     assert bare["pair_decay"] == bare["table_lr"] == 0 and not bare["qk_norm"]
@@ -453,7 +455,7 @@ def test_every_configuration_builds_and_says_how_large_it_is(path):
         model = assemble(s, 50_257 if s.tokenizer == "gpt2" else 1024)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     about = {"yardstick": 0.9, "llama_tiny": 0.26, "gpt2_124m": 124, "wikipedia": 50.9, "1b": 1000}
-    about |= {"recipe": 1.83}
+    about |= {"recipe": 1.83, "ten_minutes": 3.73}
     assert millions == pytest.approx(about[path.stem], rel=0.07)
     if path.stem == "wikipedia":
         assert millions == pytest.approx(50.9, abs=0.05)

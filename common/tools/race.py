@@ -1,12 +1,14 @@
-"""Two lines of the course by turns, on this machine: which is faster, and what does either reach?
+"""Lines of the course by turns, on this machine: which is faster, and what does each reach?
 
 From the command line:
 
-    python -m common.tools.race pretrain [--against "gpt --preset yardstick"] [--pairs 5] [--out FILE]
+    python -m common.tools.race pretrain "pretrain --preset sixteenth" [--against "gpt --preset yardstick"]
+        [--rounds 5] [--out FILE]
 
-A machine has fast and slow minutes: each pair is trained in turn, and what counts is the ratio of its times.
+A machine has fast and slow minutes: in a round all lines are trained, one after the other, and what counts is
+the ratio of their times within it.
 The time is that of training, and of what comes before it: reading the text, learning a vocabulary, encoding.
-Imports, evaluation and saving are left out, on either side. Nothing is added to the results of the course.
+Imports, evaluation and saving are left out, of all lines. Nothing is added to the results of the course.
 """
 
 import math
@@ -29,7 +31,7 @@ from common.results.statistics import interval
 from common.training import checkpoint
 
 COLUMNS = (
-    "pair", "line", "seed", "alone", "threads", "loading", "training", "seconds", "steps",
+    "round", "line", "seed", "alone", "threads", "loading", "training", "seconds", "steps",
     "tokens_per_second", "parameters", "test_bpc", "test_nats", "last10_bpc", "last10_nats", "corpus",
     "torch", "machine", "commit",
 )  # fmt: skip
@@ -37,14 +39,14 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Race:
-    """Train two lines by turns and compare their times."""
+    """Train lines by turns and compare their times."""
 
-    line: tyro.conf.Positional[str] = "pretrain"
-    """A script of the course, with an arm and flags if any: `pretrain`, "pretrain --preset tenth"."""
+    lines: tyro.conf.Positional[tuple[str, ...]] = ("pretrain",)
+    """Scripts of the course, with an arm and flags if any: `pretrain`, "pretrain --preset sixteenth"."""
     against: str = "gpt --preset yardstick"
-    """What it is compared with, written in the same way."""
-    pairs: int = 5
-    """How often either is trained; the number of a pair is its seed."""
+    """What they are compared with, written in the same way."""
+    rounds: int = 5
+    """How often each is trained; the number of a round is its seed."""
     out: str | None = None
     """A CSV file for what was measured, one line for each run; it must not exist."""
 
@@ -86,38 +88,42 @@ def machine() -> str:
 
 
 def summary(runs: pd.DataFrame) -> str:
-    """Means with 95 % intervals over the pairs, as a table; below it the ratio of the times within a pair."""
-    first, other = dict.fromkeys(runs.line)
+    """Means with 95 % intervals over the rounds, as a table; below it the ratios of the times within a round,
+    to the last line's.
+    """
+    names = [*dict.fromkeys(runs[runs["round"] == 1].line)]
     shown = {"seconds": ".1f", "test_bpc": ".3f", "test_nats": ".3f", "last10_nats": ".3f"}
     text = f"{'':<60}{''.join(f'{name:>18}' for name in shown)}\n"
-    for line in (first, other):
+    for line in names:
         own = runs[runs.line == line]
         cells = (interval(own[name]) for name in shown)
         texts = (f"{c.mean:{form}} ± {c.half:{form}}" for c, form in zip(cells, shown.values(), strict=True))
         text += f"{line:<60}{''.join(f'{cell:>18}' for cell in texts)}\n"
-    seconds = runs.pivot(index="pair", columns="line", values="seconds")
-    ratio = interval(seconds[first] / seconds[other])
-    return f"{text}{first} takes {ratio.mean:.3f} ± {ratio.half:.3f} of the time of {other}"
+    seconds = runs.pivot(index="round", columns="line", values="seconds")
+    for line in names[:-1]:
+        ratio = interval(seconds[line] / seconds[names[-1]])
+        text += f"{line} takes {ratio.mean:.4f} ± {ratio.half:.4f} of the time of {names[-1]}\n"
+    return text.rstrip()
 
 
 @command
 def main() -> None:
     a = parse_as(Race, sys.argv[1:], __doc__)
-    if a.pairs < 1:
-        raise UserError(f"--pairs {a.pairs} makes no sense; it must be at least 1")
+    if a.rounds < 1:
+        raise UserError(f"--rounds {a.rounds} makes no sense; it must be at least 1")
     if a.out and Path(a.out).exists():
         raise UserError(f"{a.out} exists; name another file, or move that one away")
     if a.out and not Path(a.out).absolute().parent.is_dir():
         raise UserError(f"the folder of {a.out} does not exist; make it first")
-    lines = refer(a.line), refer(a.against)
-    if lines[0] == lines[1]:
-        raise UserError(f"{a.line} against itself says nothing; name another line with --against")
+    lines = [*map(refer, a.lines), refer(a.against)]
+    if len(set(lines)) < len(lines) or not a.lines:
+        raise UserError("a line against itself says nothing; name each line once, and another with --against")
     runs: list[dict] = []
-    for pair in range(1, a.pairs + 1):
-        for line in lines if pair % 2 else reversed(lines):  # neither always comes second
-            runs.append(run := {"pair": pair} | trained(line, pair))
+    for number in range(1, a.rounds + 1):
+        for line in lines if number % 2 else reversed(lines):  # none always comes last
+            runs.append(run := {"round": number} | trained(line, number))
             told = f"{run['seconds']:8.1f} s  test bpc {run['test_bpc']:.4f}"
-            print(f"{pair}  {run['line']:<60}{told}", flush=True)
+            print(f"{number}  {run['line']:<60}{told}", flush=True)
     frame = pd.DataFrame(runs, columns=COLUMNS)
     if not frame.alone.all():
         print("note: another run of the course was going on; these times are worth little")
