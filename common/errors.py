@@ -1,7 +1,9 @@
 """Mistakes that a user can put right: one line that says what is wrong and what to do, exit code 2."""
 
+import contextlib
 import difflib
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -23,11 +25,12 @@ def nearest(value: str, known: Iterable[str]) -> str:
 
 def command(main: Callable) -> Callable:
     """Turn a UserError inside `main` into one line on stderr and exit code 2; Ctrl-C into exit code 130; a
-    closed pipe into silence.
+    closed pipe into silence; and what the terminal cannot show, or was typed in no encoding, into a mark.
     """
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):
+        _replace_what_has_no_code()
         try:
             return main(*args, **kwargs)
         except UserError as error:
@@ -43,3 +46,11 @@ def command(main: Callable) -> Callable:
             raise SystemExit(1) from None
 
     return wrapped
+
+
+def _replace_what_has_no_code() -> None:
+    """A character that the encoding of the terminal or of a pipe does not have costs a `?`, not the run."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            with contextlib.suppress(io.UnsupportedOperation):  # somebody has read from it already
+                stream.reconfigure(errors="replace")

@@ -1,12 +1,15 @@
 """Bad input: one line that says what is wrong and what to do, exit code 2, nothing written."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from common import results
 from common.command_line import parse
 from common.errors import UserError
+from common.paths import ROOT
 from common.settings import Settings
 
 BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_residual_norm/dropout"
@@ -67,7 +70,11 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
             "each of its arms has its own; choose with --arms",
         ),
         ("09_pretraining/pretrain", "--embedding bigram --n-bigram 0", "--n-bigram 0 makes no sense"),
-        ("09_pretraining/pretrain", "--embedding token --n-bigram 8", "--n-bigram does nothing in 09_pretraining/pretrain"),
+        (
+            "09_pretraining/pretrain",
+            "--embedding token --n-bigram 8",
+            "--n-bigram does nothing in 09_pretraining/pretrain",
+        ),
         (BIGRAM, "--seconds -1", "--seconds -1.0 makes no sense"),
         (BIGRAM, "--seconds 5 --cosine", "--cosine has to know its last step"),
         (BIGRAM, "--measure", "--measure does nothing in 02_attention/bigram"),
@@ -215,3 +222,22 @@ def test_without_the_files_of_an_encoding_the_other_arms_go_on(script, tmp_path)
     done = script("07_tokenizer_gqa/bpe", "--arms gpt2 --corpus pydoc", **nowhere)
     assert done.returncode == 2 and "set TIKTOKEN_CACHE_DIR" in done.stderr and done.stderr.count("\n") == 1
     assert not results.results_path().exists()
+
+
+def test_a_terminal_that_lacks_characters_costs_question_marks_not_the_run(tmp_path, own_logs):
+    """As where Windows writes to a file; and a byte that is no text, typed at the prompt."""
+    text = tmp_path / "arrows.txt"
+    text.write_text("a → b, ž ω\n" * 300, encoding="utf-8")
+    poor = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    size = "--steps 3 --block-size 8 --batch-size 4 --threads 1 --no-pictures"
+    command = [sys.executable, "02_attention/bigram.py", "--corpus", str(text), *size.split()]
+    done = subprocess.run(command, cwd=ROOT, env=poor, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert b"?" in done.stdout.partition(b"sample")[2] and b"results  " in done.stdout
+    folder = next(own_logs.glob("runs/02_attention/bigram/*"))
+    command = [sys.executable, "-m", "common.generate", str(folder), "--length", "5"]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=strict, input=b"a\xff\n/length 3\nquit\n", capture_output=True
+    )
+    assert done.returncode == 0 and b"Traceback" not in done.stderr

@@ -245,3 +245,17 @@ def test_two_processes_do_not_train_the_same_run(script, own_logs):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+def test_a_full_disk_costs_one_line(own_logs):
+    """The library that writes checkpoints has an error of its own."""
+    flags = "--corpus pydoc --steps 2 --n-embd 128 --threads 1"
+    script = [sys.executable, f"{SCRIPT}.py", *flags.split()]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 40; exec "$@"', "bash", *script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: the checkpoint cannot be written to") and "Traceback" not in done.stderr
+    assert not results.results_path().exists()

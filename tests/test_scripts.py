@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from common import lessons, results
+from common.data.tokenizer import make
 from common.lessons.course import COURSE
 from common.paths import ROOT
 
@@ -203,10 +204,14 @@ def test_speed_and_memory_are_measured_when_asked(experiment, table, rows, scrip
     assert f"measured-quick/{table}.png" in done.stdout
 
 
-def test_a_vocabulary_is_learned_written_and_used(script, tmp_path):
+def test_a_vocabulary_is_learned_written_and_used(script, tmp_path, monkeypatch):
     tool = [sys.executable, "-m", "common.tools.vocabulary"]
     (tmp_path / "texts.jsonl").write_text(
         '{"text": "the theatre of the thing"}\n{"text": "the end"}\n', encoding="utf-8"
+    )
+    (tmp_path / "null.jsonl").write_text(  # a BOM and a blank line are no errors
+        '\ufeff{"text": "the theatre of the thing"}\n\n{"text": null}\n[1]\n{"text": "the end"}\n',
+        encoding="utf-8",
     )
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"texts": 3}\n', encoding="utf-8")
 
@@ -232,7 +237,14 @@ def test_a_vocabulary_is_learned_written_and_used(script, tmp_path):
         (["bad.jsonl"], "line 2"),
         (["none.txt"], "is no file"),
         (["texts.jsonl", "--size", "9"], "too small"),
+        (["null.jsonl"], "null.jsonl, line 3: field 'text' is no text but NoneType"),
+        (["texts.jsonl", "--out", "."], "--out . is a folder"),
     ):
         done = learn(*arguments)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "vocabulary.json").exists()
+    done = learn("null.jsonl", "--skip-bad", "--size", "262", "--out", "short")
+    assert done.returncode == 0 and "2 lines hold no document" in done.stderr, done.stderr
+    told = done.stdout.split()[-1]  # without a suffix it would be taken for the name of an encoding
+    monkeypatch.chdir(tmp_path)
+    assert make(told, "", "").merges == make("v.json", "", "").merges

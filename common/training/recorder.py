@@ -15,6 +15,7 @@ from typing import Any
 
 import filelock
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -232,10 +233,13 @@ class Recorder:
         """Raise UserError where a checkpoint cannot be written."""
         try:
             yield
-        except OSError as error:
+        except (
+            OSError,
+            SafetensorError,
+        ) as error:  # the library has an error of its own, for a full disk too
+            why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise UserError(
-                f"the checkpoint cannot be written to {self.folder} ({error.strerror or error}); the last "
-                "good one is kept"
+                f"the checkpoint cannot be written to {self.folder} ({why}); the last good one is kept"
             ) from None
 
     def put_together(self) -> None:
