@@ -224,6 +224,13 @@ def test_without_the_files_of_an_encoding_the_other_arms_go_on(script, tmp_path)
     assert not results.results_path().exists()
 
 
+def test_a_file_name_that_is_no_text():
+    with pytest.raises(UserError, match="--corpus 'a.*udcff.txt' has bytes that are not UTF-8"):
+        parse(Settings(), "", ["--corpus", "a\udcff.txt"])
+    with pytest.raises(UserError, match="--prompt '.*udcff' has bytes"):
+        parse(Settings(), "", ["--prompt", "\udcff"])
+
+
 def test_a_terminal_that_lacks_characters_costs_question_marks_not_the_run(tmp_path, own_logs):
     """As where Windows writes to a file; and a byte that is no text, typed at the prompt."""
     text = tmp_path / "arrows.txt"

@@ -154,7 +154,12 @@ def test_a_file_that_lacks_a_column_of_the_first_version_is_refused(own_logs):
 
 @pytest.mark.parametrize(
     ("damage", "said"),
-    [(b"\xff\xfe", "is damaged after line"), (b"x", "has 'x' for a seed; remove that line")],
+    [
+        (b"\xff\xfe", "is damaged after line"),
+        (b"x", "line 2 has 'x' for seed, which is no number"),
+        (b"7;7", "line 2 has '7;7' for seed"),
+        (b"", "line 2 has '' for seed"),
+    ],
 )
 def test_a_damaged_row_is_one_line(damage, said, own_logs):
     append(row(seed=7777777))
@@ -325,3 +330,27 @@ def test_runs_on_a_users_own_text_can_be_compared(own_logs, script, text_file, c
     )
     comparison.main()
     assert "2 seeds" in capsys.readouterr().out
+
+
+def test_a_decimal_comma_is_told_by_line_and_column(own_logs):
+    append(row(seed=1))
+    append(row(seed=2) | {"test_bpc": "3,59"})
+    with pytest.raises(UserError, match="line 3 has '3,59' for test_bpc, which is no number"):
+        results.read()
+
+
+def test_what_a_spreadsheet_adds_is_no_error(own_logs):
+    """A mark of the encoding at the beginning, blank lines, other line ends."""
+    append(row(seed=1))
+    append(row(seed=2))
+    before, path = results.read(), results.results_path()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\ufeff" + "\r\n\r\n".join(lines) + "\r\n\r\n", encoding="utf-8", newline="")
+    pd.testing.assert_frame_equal(results.read(), before)
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "null", "None", "1e3", "007"])
+def test_a_corpus_may_be_called_anything(name, own_logs):
+    run = row(seed=1) | {"corpus": name}
+    append(run)
+    assert list(results.read().corpus) == [name] and results.logged(run)

@@ -30,6 +30,10 @@ FIRST_COLUMNS = (
 # a new column goes to the end: older rows have no value there
 COLUMNS = (*FIRST_COLUMNS, "threads", "alone", "last10_bpc", "parts")
 TIMES = ("train_seconds", "tokens_per_second")
+TEXTS = (
+    "timestamp", "experiment", "arm", "corpus", "tokenizer", "device", "dtype", "config_hash", "code_hash",
+    "git_commit", "torch_version", "alone", "diverged", "parts",
+)  # fmt: skip
 VARYING = ("timestamp", *TIMES, "git_commit", "alone")  # what may differ when a run is repeated
 
 
@@ -74,7 +78,7 @@ def _header(path: Path) -> list[str] | None:
     """
     if not path.exists() or not path.stat().st_size:
         return None
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         try:
             header = next(csv.reader(file), [])
         except csv.Error:
@@ -164,27 +168,50 @@ def read(path: Path | None = None):
     header = _header(path)
     if header is None:
         return pd.DataFrame(columns=list(COLUMNS))
+    _check(path, header)
+    names = dict.fromkeys(("experiment", "arm", "corpus", "tokenizer", "config_hash", "code_hash"), str)
+    rows = pd.read_csv(  # a corpus may be called NA
+        path, encoding="utf-8-sig", dtype=names | {"git_commit": str}, keep_default_na=False, na_values=[""]
+    )
+    return rows.reindex(columns=[*header, *(name for name in COLUMNS if name not in header)])
+
+
+def _check(path: Path, header: list[str]) -> None:
+    """Raise UserError for a row that is not whole or has no number where one belongs, as after an edit by
+    hand. Blank lines are none.
+    """
+    numbers = [(place, name) for place, name in enumerate(header) if name in COLUMNS and name not in TEXTS]
     number = 0
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             for number, line in enumerate(csv.reader(file), start=1):
-                if len(line) != len(header):
+                if line and len(line) != len(header):
                     raise UserError(
                         f"{path}, line {number} has {len(line)} cells instead of {len(header)}; remove "
                         "that line"
                     )
-                if number > 1 and not line[header.index("seed")].isdigit():
-                    raise UserError(
-                        f"{path}, line {number} has {line[header.index('seed')]!r} for a seed; remove "
-                        "that line"
-                    )
+                for place, name in numbers if line and number > 1 else ():
+                    if not _is_number(line[place], name == "seed"):
+                        raise UserError(
+                            f"{path}, line {number} has {line[place]!r} for {name}, which is no number (a "
+                            "point stands before decimals); mend or remove that line"
+                        )
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{path} is damaged after line {number} ({error}); git checkout {path} restores what was "
             "committed"
         ) from None
-    rows = pd.read_csv(path, dtype={"arm": str, "config_hash": str, "code_hash": str, "git_commit": str})
-    return rows.reindex(columns=[*header, *(name for name in COLUMNS if name not in header)])
+
+
+def _is_number(text: str, whole: bool) -> bool:
+    """Whether a cell holds a number; an empty one says that there is none, but a seed there must be."""
+    if whole:
+        return text.isascii() and text.isdigit()
+    try:
+        float(text or "0")
+    except ValueError:
+        return False
+    return True
 
 
 def timed(rows):
