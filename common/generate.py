@@ -46,7 +46,10 @@ class Arguments:
 
 OWN = ("length", "seed", "stop")
 COMMANDS = [name.replace("_", "-") for name in (*OWN, *(f.name for f in dataclasses.fields(Sampling)))]
-HELP = f"quit ends, clear forgets what was written, /temperature 0.8 sets (so do /{', /'.join(COMMANDS)})"
+HELP = (
+    f"/quit ends, /clear forgets what was written, /temperature 0.8 sets (so do /{', /'.join(COMMANDS)}), "
+    "/temperature tells, /help says this again"
+)
 
 
 def banner(run: Run | Published) -> str:
@@ -94,8 +97,16 @@ def write(run: Run | Published, prompt: str, a: Arguments) -> str:
     return "".join(parts)
 
 
+def whole(text: str) -> int:
+    """A whole number, also as `1e3`. Raises ValueError for another."""
+    number = float(text)
+    if number != int(number):
+        raise ValueError(text)
+    return int(text) if text.strip().lstrip("+-").isdigit() else int(number)
+
+
 def change(line: str, a: Arguments) -> Arguments:
-    """The arguments after a line as `/temperature 0.8`.
+    """The arguments after a line as `/temperature 0.8`; without a value, as they are. Tells the value.
 
     Raises UserError for what cannot be set, or not so.
     """
@@ -103,18 +114,29 @@ def change(line: str, a: Arguments) -> Arguments:
     name = name.replace("-", "_")
     if name.replace("_", "-") not in COMMANDS:
         raise UserError(f"/{name} is not known{nearest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
-    kind: Callable = str if name == "stop" else int if name in ("length", "seed", "top_k") else float
+    kind: Callable = str if name == "stop" else whole if name in ("length", "seed", "top_k") else float
+    if not value.strip() and name != "stop":
+        print(f"{name.replace('_', '-')} {told(a, name)}", file=sys.stderr)
+        return a
     try:
         new: dict[str, Any] = {name: kind(value)}
-    except ValueError:
-        raise UserError(f"/{name.replace('_', '-')} takes a number, not {value.strip()!r}") from None
+    except (ValueError, OverflowError):
+        asked = "a whole number" if kind is whole else "a number"
+        raise UserError(f"/{name.replace('_', '-')} takes {asked}, not {value.strip()!r}") from None
     changed = (
         dataclasses.replace(a, **new)
         if name in OWN
         else dataclasses.replace(a, how=dataclasses.replace(a.how, **new))
     )
     check(changed)
+    print(f"{name.replace('_', '-')} {told(changed, name)}", file=sys.stderr)
     return changed
+
+
+def told(a: Arguments, name: str) -> str:
+    """The value of a setting of the conversation, in words where there is none."""
+    value = getattr(a if name in OWN else a.how, name)
+    return "nothing" if value in (None, "") else repr(value) if isinstance(value, str) else f"{value:g}"
 
 
 def check(a: Arguments) -> None:
@@ -136,13 +158,15 @@ def converse(run: Run | Published, a: Arguments) -> None:
     print(HELP, file=sys.stderr)
     while True:
         try:
-            line = input("> ")
+            line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
             return
         try:
-            if line.strip() == "quit":
+            if line.strip() in ("quit", "/quit", "/exit"):
                 return
-            if line.strip() == "clear":
+            if line.strip() == "/help":
+                print(HELP, file=sys.stderr)
+            elif line.strip() in ("clear", "/clear"):
                 text = ""
             elif line.startswith("/"):
                 a = change(line, a)

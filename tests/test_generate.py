@@ -1,15 +1,16 @@
 """Sampling: filters, determinism, and which runs are loaded."""
 
 import pytest
+import tiktoken
 import torch
 from torch import nn
 
 from common import generate
-from common.data.tokenizer import ByteTokenizer, CharTokenizer
+from common.data.tokenizer import ByteTokenizer, CharTokenizer, TiktokenTokenizer
 from common.errors import UserError
 from common.generation import sampling
 from common.generation.load import load_run
-from common.generation.sampling import Sampling, filtered
+from common.generation.sampling import Sampling, choose, filtered, text, texts, unused_ids
 from common.model.gpt import GPT
 from common.settings import Settings
 
@@ -46,6 +47,41 @@ def test_top_k_and_top_p_keep_the_likeliest():
         [True, False, False, False],
         [False, False, False, True],
     ]
+
+
+@pytest.mark.parametrize("how", [{"temperature": 1e-46}, {"top_p": 1e-46}, {"min_p": 1.0}, {"top_k": 1}])
+def test_the_smallest_values_take_the_likeliest(how):
+    logits = torch.tensor([[0.0, 3.0, 1.0]])
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        assert choose(logits, torch.tensor([[0]]), Sampling(**how), generator) == 1
+
+
+def test_all_of_the_probability_leaves_nothing_out():
+    """The sum of a softmax may reach 1 before its last terms."""
+    logits = torch.cat([torch.zeros(1000), torch.tensor([-25.0, -30.0])])
+    assert torch.equal(filtered(logits, top_p=1.0), logits)
+
+
+def test_ids_that_stand_for_no_token_are_never_chosen(monkeypatch):
+    """As 16 of cl100k_base; here of a small encoding with gaps."""
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"ab": 260}
+    tokenizer = TiktokenTokenizer.__new__(TiktokenTokenizer)
+    tokenizer.name = "gaps"
+    tokenizer.encoding = tiktoken.Encoding(
+        "gaps", pat_str=r"\w+|\W", mergeable_ranks=ranks, special_tokens={"<end>": 262}
+    )
+    assert unused_ids(tokenizer).tolist() == [256, 257, 258, 259, 261] and tokenizer.vocab_size == 263
+
+    class Likes(torch.nn.Module):
+        def forward(self, ids):
+            logits = torch.full((*ids.shape, 263), -9.0)
+            logits[..., 256:260], logits[..., 260], logits[..., 261] = 5.0, 4.0, 6.0
+            return logits
+
+    assert text(Likes(), tokenizer, 8, "x", 6, 1, temperature=0) == "x" + 6 * "ab"
+    assert "ab" in texts(Likes(), tokenizer, 8, ["x", "y"], 6, 1)[1]
+    assert unused_ids(ByteTokenizer()) is None
 
 
 def test_min_p_is_relative_to_the_likeliest():
@@ -182,11 +218,14 @@ def test_a_conversation(script, own_logs, capsys, monkeypatch):
             "/temperature -1",
             "/top-k many",
             "/length 7",
-            "clear",
+            "/top_k 1e1",
+            "/length",
+            "/help",
+            "/clear",
             "\u4f60",
             "So",
             "So",
-            "quit",
+            "/quit",
             "no",
         ]
     )
@@ -203,8 +242,10 @@ def test_a_conversation(script, own_logs, capsys, monkeypatch):
     assert (
         "did you mean 'temperature'" in err
         and "--temperature -1.0 makes no sense" in err
-        and "takes a number, not 'many'" in err
+        and "takes a whole number, not 'many'" in err
     )
+    assert "temperature 0\n" in err and "top-k 10\n" in err and err.count("length 7\n") == 2
+    assert err.count("/quit ends") == 2 and "> " not in out  # typed at no terminal
     assert "has no '\u4f60'" in err
     lines = [line for line in out.split("\n") if line]
     assert next(typed) == "no" and len(lines) >= 2
@@ -221,6 +262,7 @@ def test_a_conversation(script, own_logs, capsys, monkeypatch):
         (["bigram", "--top-p", "0"], "--top-p 0.0 makes no sense"),
         (["bigram", "--top-p", "1.5"], "--top-p 1.5 makes no sense"),
         (["bigram", "--top-k", "0"], "--top-k 0 makes no sense"),
+        (["bigram", "--repetition-penalty", "1e-46"], "--repetition-penalty 1e-46 makes no sense"),
         (["bigram", "--length", "0"], "--length 0 makes no sense"),
         (["bigram", "--min-p", "2"], "--min-p 2.0 makes no sense"),
         (["bigram", "--repetition-penalty", "0"], "--repetition-penalty 0.0 makes no sense"),

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.data import Data
+from common.data.tokenizer import TiktokenTokenizer
 from common.errors import UserError
 from common.settings import Settings
+
+SMALLEST = 1e-30  # a temperature below is 0, as 32 bits have it after a division
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Sampling:
             "top_k": (self.top_k is not None and self.top_k < 1, "at least 1"),
             "top_p": (self.top_p is not None and not 0 < self.top_p <= 1, "above 0 and at most 1"),
             "min_p": (self.min_p is not None and not 0 <= self.min_p <= 1, "at least 0 and at most 1"),
-            "repetition_penalty": (not 0 < self.repetition_penalty < float("inf"), "above 0"),
+            "repetition_penalty": (not 1e-6 <= self.repetition_penalty <= 1e6, "from 1e-6 to 1e6"),
         }
         for name, (bad, rule) in wrong.items():
             if bad:
@@ -58,11 +62,13 @@ def filtered(
     if top_k is not None:
         smallest = logits.topk(min(top_k, logits.size(-1))).values[..., -1:]
         logits = logits.masked_fill(logits < smallest, -torch.inf)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         ordered, places = logits.sort(descending=True)
         # probability of all likelier tokens
         before = F.softmax(ordered, dim=-1).cumsum(dim=-1) - F.softmax(ordered, dim=-1)
-        keep = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, places, before < top_p)
+        within = before < top_p
+        within[..., 0] = True  # the likeliest, however small top_p is
+        keep = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, places, within)
         logits = logits.masked_fill(~keep, -torch.inf)
     if min_p is not None:
         weights = F.softmax(logits, dim=-1)
@@ -84,7 +90,7 @@ def choose(logits: Tensor, ids: Tensor, how: Sampling, generator: torch.Generato
     """The next token (B,) from logits (B, V), after a text of ids (B, T)."""
     if how.repetition_penalty != 1:
         logits = penalised(logits, ids, how.repetition_penalty)
-    if how.temperature == 0:
+    if how.temperature < SMALLEST:
         return logits.argmax(dim=-1)
     # at most 0, which no small temperature can make infinite
     logits = logits - logits.amax(dim=-1, keepdim=True)
@@ -101,13 +107,14 @@ def generate(
     how: Sampling = Sampling(),
     generator: torch.Generator | None = None,
     cached: bool = True,
+    unused: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield `length` tokens (B,), one at a time, that go on from `ids` (B, T).
 
     The model sees the last `block_size` tokens. As long as the text is no longer than that, a model with a
     cache is shown only what is new (not with `cached` off); beyond, every token has another position than
     before, and all are computed again. Either way the same tokens come out. `generator` lives on the CPU, so
-    that a seed gives the same text on every device.
+    that a seed gives the same text on every device. unused: ids that stand for no token and are never chosen.
     """
     training, cache = model.training, None
     model.eval()
@@ -120,6 +127,8 @@ def generate(
             else:
                 logits = model(ids[:, -block_size:])  # (B, T, V) or (B, V)
             logits = (logits[:, -1] if logits.ndim == 3 else logits).float().cpu()
+            if unused is not None:
+                logits = logits.index_fill(-1, unused, -torch.inf)
             chosen = choose(logits, ids.cpu(), how, generator).to(ids.device)
             ids = torch.cat([ids, chosen[:, None]], dim=1)
             yield chosen
@@ -149,7 +158,8 @@ def stream(
     ids = torch.from_numpy(_encode(tokenizer, prompt))[None].to(device)
     generator = torch.Generator().manual_seed(seed)
     tokens, shown = [], 0
-    for token in generate(model, ids, block_size, length, Sampling(**how), generator):
+    unused = unused_ids(tokenizer)
+    for token in generate(model, ids, block_size, length, Sampling(**how), generator, unused=unused):
         tokens.append(int(token))
         text = tokenizer.decode(tokens)
         end = text.find(stop, max(0, shown - len(stop))) if stop else -1
@@ -163,6 +173,20 @@ def stream(
         if safe > shown:
             yield text[shown:safe]
             shown = safe
+
+
+@cache
+def unused_ids(tokenizer) -> Tensor | None:
+    """The ids of a published encoding that stand for no token, as 16 of cl100k_base do; None where there are
+    none.
+    """
+    if not isinstance(tokenizer, TiktokenTokenizer):
+        return None
+    encoding = tokenizer.encoding
+    tokens = [*encoding.token_byte_values(), *encoding.special_tokens_set]
+    if len(tokens) == tokenizer.vocab_size:
+        return None
+    return torch.tensor(sorted({*range(tokenizer.vocab_size)} - {*map(encoding.encode_single_token, tokens)}))
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -212,9 +236,10 @@ def texts(
         places = [place for place, prompt_ids in enumerate(ids) if len(prompt_ids) == size]
         generator = torch.Generator().manual_seed(seed)
         start = torch.stack([ids[place] for place in places]).to(device)
-        rows = torch.stack(
-            list(generate(model, start, block_size, length, Sampling(**how), generator)), dim=1
+        said = generate(
+            model, start, block_size, length, Sampling(**how), generator, unused=unused_ids(tokenizer)
         )
+        rows = torch.stack(list(said), dim=1)
         by_place |= dict(zip(places, rows.tolist(), strict=True))
     after = [tokenizer.decode(by_place[place]) for place in range(len(ids))]
     return [
