@@ -25,10 +25,10 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from common.command_line import parse_as
 from common.data import documents, token_files, tokens
 from common.data.tokenizer import CharTokenizer, from_state, identity, make
 from common.errors import UserError, command
+from common.parsing import parse_as
 
 lesson = None                                                          # a program: it trains nothing
 SAVED, LEARNED = 64, 50_000_000                                        # parts between saves; characters

@@ -1,13 +1,10 @@
-"""The command line of a script: parsing (flags, a preset, a YAML file), and refusing what cannot be meant
+"""The command line of a script: flags, a preset, a YAML file; and refusing what cannot be meant
 before anything begins.
 """
 
-import contextlib
 import dataclasses
-import io
 import shlex
 import sys
-import typing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +13,7 @@ import tyro
 
 from common import config_file
 from common.errors import UserError, nearest
+from common.parsing import flag, parse_as
 from common.settings import KINDS, Options, PartSettings, Settings
 
 if TYPE_CHECKING:
@@ -85,57 +83,12 @@ def _parse_once(
     return command.settings, command.run
 
 
-def parse_as(parser, arguments: list[str] | None = None, description: str | None = None, kinds: tuple = ()):
-    """An instance of a dataclass from the command line. kinds: whose fields are the flags, if not its own.
-
-    Raises UserError, one line, for what cannot be parsed.
-    """
-    _refuse_repeated(sys.argv[1:] if arguments is None else arguments)
-    message = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(message):
-            config = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
-            return tyro.cli(parser, description=description, args=arguments, config=config)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        own = (parser,) if dataclasses.is_dataclass(parser) else typing.get_args(parser)
-        known = [flag(f.name) for kind in kinds or own for f in _fields(kind)]
-        raise UserError(_one_line(message.getvalue(), arguments or sys.argv[1:], known)) from None
-
-
-def _fields(kind) -> tuple:
-    """The fields of a dataclass, also of one with a note to the parser (`Annotated`)."""
-    kind = kind if dataclasses.is_dataclass(kind) else next(iter(typing.get_args(kind)), None)
-    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-
-
-def _refuse_repeated(arguments: list[str]) -> None:
-    """Raise UserError for a flag that is given twice: only the last would count, without a word."""
-    given = [
-        a.partition("=")[0].replace("_", "-").replace("--no-", "--")
-        for a in arguments
-        if a.startswith("--") and len(a) > 2
-    ]
-    twice = next((name for number, name in enumerate(given) if name in given[:number]), None)
-    if twice:
-        raise UserError(f"{twice} is given twice; give it once, with all its values")
-
-
-def _one_line(box: str, arguments: list[str], known: list[str]) -> str:
-    """The sentence inside the box that the parser prints, and the nearest flag where one is not known."""
-    lines = [line.strip("│ \n") for line in box.splitlines()]
-    inside = [line for line in lines if line and line[0] not in "╭╰"]
-    rule = next((i for i, line in enumerate(inside) if line.startswith("─")), len(inside))
-    sentence = " ".join(inside[:rule])
-    wrong = next((a for a in arguments if a.startswith("--") and a in sentence), "")
-    return f"{sentence}{nearest(wrong, known) if 'Unrecognized' in sentence else ''} (--help lists all flags)"
-
-
 def _validate(s: Settings, options: Options) -> None:
     for name in COUNTS:
         if getattr(s, name, 1) < 1:
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 1")
+        if getattr(s, name, 1) >= 2**31:
+            raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be below {2**31:,}")
     if not 0 < s.lr < float("inf"):
         raise UserError(f"--lr {s.lr} makes no sense; it must be above 0")
     for name in ("dropout", "label_smoothing"):
@@ -179,11 +132,6 @@ def _validate(s: Settings, options: Options) -> None:
         raise UserError(
             f"--seeds {' '.join(map(str, options.seeds))} names a seed twice; each seed gives one run"
         )
-
-
-def flag(name: str) -> str:
-    """The command-line flag of a setting: `n_embd` -> `--n-embd`."""
-    return "--" + name.replace("_", "-")
 
 
 def flags(defaults: Settings, s: Settings) -> str:

@@ -18,12 +18,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from common.command_line import parse_as
 from common.errors import UserError, command, nearest
 from common.generation.load import Run, load_run, locate
 from common.generation.published import Published, is_published, load_gpt2
 from common.generation.sampling import Sampling, start_of, stream, texts
 from common.lessons.run_folder import progress
+from common.parsing import parse_as
 
 
 @dataclass(frozen=True)

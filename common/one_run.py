@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from common import lessons, results
-from common.command_line import flag
 from common.configuration import Reading
 from common.data import Data
 from common.errors import UserError
 from common.lessons import receipts, run_folder
 from common.lessons.plan import Plan
+from common.parsing import flag
 from common.report.summary import Result
 from common.results import extra
 from common.results.row import make_row, measure

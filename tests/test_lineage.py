@@ -172,7 +172,7 @@ def test_imports_are_the_library_and_common(experiment):
                     "common.errors",
                     "common.report",
                     "common.generation.sampling",
-                    "common.command_line",
+                    "common.parsing",
                     "regex",
                     "tiktoken",
                     "tyro",
@@ -194,7 +194,7 @@ def test_rooms_are_small():
 
 
 ORDER = (  # a room imports only from rooms before it; `model` knows nothing of the rest
-    "errors", "paths", "settings", "configuration", "config_file", "command_line", "data", "model",
+    "errors", "parsing", "paths", "settings", "configuration", "config_file", "command_line", "data", "model",
     "training", "lessons", "results", "generation",
     "report", "one_run", "run", "generate", "tools",
 )  # fmt: skip

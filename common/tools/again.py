@@ -15,10 +15,10 @@ import tyro
 from torch import Tensor, nn
 
 from common import results
-from common.command_line import parse_as
 from common.errors import UserError, command
 from common.lessons import build_model
 from common.lessons.course import Reference, course_plan, find
+from common.parsing import parse_as
 from common.results import extra, families
 from common.run import prepare
 from common.tools.side_by_side import Task, jobs_at_once

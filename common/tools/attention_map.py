@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from common.command_line import parse_as
 from common.errors import UserError, command
 from common.generation.load import Run, load_run, locate
 from common.lessons.run_folder import progress
+from common.parsing import parse_as
 
 
 class Catch(TorchFunctionMode):

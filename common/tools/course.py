@@ -20,9 +20,9 @@ from typing import Annotated, Union
 import tyro
 
 from common import results
-from common.command_line import parse_as
 from common.errors import UserError, command
 from common.lessons.course import COURSE, Reference, course_plan, course_references, find, refer
+from common.parsing import parse_as
 from common.report import pictures
 from common.report.evidence import Measured
 from common.results import extra

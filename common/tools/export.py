@@ -18,10 +18,10 @@ from typing import Literal
 import tyro
 from safetensors.torch import save_file
 
-from common.command_line import parse_as
 from common.data.tokenizer import Tokenizer
 from common.errors import UserError, command
 from common.generation.load import Run, load_run, locate
+from common.parsing import parse_as
 from common.tools.forms import Form, form_of
 from common.tools.gguf_file import write_gguf
 from common.tools.tokenizer_files import as_hf, config_of

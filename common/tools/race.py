@@ -24,9 +24,9 @@ import pandas as pd
 import tyro
 
 from common import results
-from common.command_line import parse_as
 from common.errors import UserError, command
 from common.lessons.course import Reference, course_plan, refer
+from common.parsing import parse_as
 from common.results.statistics import interval
 from common.training import checkpoint
 

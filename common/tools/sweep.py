@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import tyro
 
 from common import results
-from common.command_line import parse_as
 from common.errors import UserError, command
 from common.lessons.course import Reference, course_plan, refer
 from common.one_run import Cell, run_one
+from common.parsing import parse_as
 from common.results import sweeps
 from common.run import prepare
 from common.settings import Options

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import tyro
 
-from common.command_line import parse_as
 from common.data import documents
 from common.data.corpora import read_file
 from common.data.tokenizer import BPETokenizer
 from common.errors import UserError, command
+from common.parsing import parse_as
 
 
 @dataclass(frozen=True)
