@@ -55,11 +55,23 @@ def parse(
         changed |= presets[preset]
     if quick and "--quick" in arguments:
         changed |= quick
-    s, options = _parse_once(dataclasses.replace(defaults, **changed), description, arguments)
+    usual = dataclasses.replace(defaults, **changed)
+    s, options = _parse_once(usual, description, arguments)
+    if not any(argument.startswith("--warm-up") for argument in arguments):
+        s = _with_shorter_warm_up(s, usual)
     if options.quick:
         options = dataclasses.replace(options, log=False)
     _validate(s, options)
     return s, options
+
+
+def _with_shorter_warm_up(s: Settings, usual: Settings) -> Settings:
+    """A run no longer than its warm-up gets one that is shorter by as much, if nobody asked for more."""
+    if s.seconds or not 0 < s.steps <= s.warm_up:
+        return s
+    shorter = usual.warm_up * s.steps // usual.steps
+    print(f"note: the warm-up is shortened with the run, from {s.warm_up} steps to {shorter} of {s.steps}")
+    return dataclasses.replace(s, warm_up=shorter)
 
 
 def _value_of(flag: str, arguments: list[str]) -> str | None:
@@ -189,10 +201,11 @@ def check_settings(plan: "Plan", arm: str, s: Settings) -> None:
             f"--n-embd {resolved.n_embd} is not divisible by --n-head {resolved.n_head}; each head takes an "
             "equal share of the width"
         )
-    if 0 < resolved.steps <= resolved.warm_up and not resolved.seconds:
-        raise UserError(
-            f"{plan.name(arm)} has a warm-up of {resolved.warm_up} steps, and --steps {resolved.steps} "
-            "leaves none at the full rate; give more"
+    usual = getattr(plan.arms[arm], "settings", {}).get("warm_up", resolved.warm_up)
+    if resolved.warm_up < usual:
+        print(
+            f"note: the warm-up of {plan.name(arm)} is shortened with the run, from {usual} steps to "
+            f"{resolved.warm_up} of {resolved.steps}"
         )
     kv_heads = resolved.n_kv_head if "n_kv_head" in plan.reads(arm, plan.defaults) else 0
     if kv_heads and resolved.n_head % kv_heads:

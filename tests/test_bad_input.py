@@ -253,3 +253,16 @@ def test_a_terminal_that_lacks_characters_costs_question_marks_not_the_run(tmp_p
         command, cwd=ROOT, env=strict, input=b"a\xff\n/length 3\nquit\n", capture_output=True
     )
     assert done.returncode == 0 and b"Traceback" not in done.stderr
+
+
+def test_a_warm_up_is_shortened_with_its_run(in_process):
+    """Unless it was asked for by hand, which is refused."""
+    small = "--corpus pydoc --tokenizer byte --n-layer 1 --batch-size 2 --no-pictures --seeds 1 --steps 30"
+    done = in_process("07_tokenizer_gqa/gqa", f"{small} --arms mqa")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("note: the warm-up is shortened with the run, from 100 steps to 2 of 30\n") == 1
+    done = in_process("09_pretraining/ablation", f"{small} --arms warm-up")
+    assert done.returncode == 0, done.stderr
+    assert "ablation:warm-up is shortened with the run, from 60 steps to 3 of 30\n" in done.stdout
+    refused = in_process("07_tokenizer_gqa/gqa", f"{small} --arms mqa --warm-up 40")
+    assert refused.returncode == 2 and "it must be below --steps 30" in refused.stderr

@@ -84,8 +84,11 @@ class Plan:
         return warm_up * self.quick.get("steps", self.defaults.steps // 10) // self.defaults.steps
 
     def own(self, arm: str, s: Settings) -> Settings:
-        """The settings with those that are an arm's own."""
-        return replace(s, **getattr(self.arms[arm], "settings", {}))
+        """The settings with those that are an arm's own; its warm-up no longer than the run."""
+        resolved = replace(s, **getattr(self.arms[arm], "settings", {}))
+        if resolved.warm_up != s.warm_up and 0 < resolved.steps <= resolved.warm_up and not resolved.seconds:
+            return replace(resolved, warm_up=resolved.warm_up * resolved.steps // self.defaults.steps)
+        return resolved
 
     def at_rate(self, arm: str, lr: float) -> "Plan":
         """The same with another learning rate for one arm."""
