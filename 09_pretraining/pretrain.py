@@ -152,7 +152,7 @@ def picture(model, data, result, folder):
 
 
 COLUMNS = ("loss", "ema", "perplexity", "lr", "norm", "tokens_per_second", "mfu")
-EIGHTH = {"steps": 140, "warm_up": 7, "table_lr": 4e-2}
+EIGHTH = {"steps": 150, "warm_up": 8, "table_lr": 4e-2}
 SIXTEENTH = {"n_embd": 96, "n_layer": 2, "steps": 100, "warm_up": 5, "table_lr": 4e-2}
 lesson = Lesson(assemble, PretrainSettings(), load=load, train=train, picture=picture, config="recipe",
                 presets={"eighth": EIGHTH, "sixteenth": SIXTEENTH}, quick=EIGHTH)

@@ -11,7 +11,7 @@ from common.training.distributed import part_of, whole
 
 
 def orthogonal(g: Tensor, rounds: int = 5) -> Tensor:
-    """The nearest matrices (..., A, B) whose singular values are all about 1: between 0.7 and 1.2.
+    """The nearest matrices (M, A, B) whose singular values are all about 1: between 0.7 and 1.2.
 
     Rounds of a x + b x³ + c x⁵ on the singular values, by products of matrices alone. Source: Jordan et
     al. 2024, "Muon: an optimizer for hidden layers in neural networks".
@@ -22,7 +22,8 @@ def orthogonal(g: Tensor, rounds: int = 5) -> Tensor:
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # now none is above 1
     for _ in range(rounds):
         square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+        inner = torch.baddbmm(square, square, square, beta=b, alpha=c)  # b x² + c x⁴, in one pass
+        x = torch.baddbmm(x, inner, x, beta=a)
     return x.mT if turned else x
 
 
