@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.lessons.course import BASELINES, refer
-from common.report.plots import COLOURS, STYLE, WIDTH, plt, save, write_table
+from common.report.plots import COLOURS, LABEL, STYLE, WIDTH, plt, save, write_table
 from common.results.table import course_rows
 
 POINTS = 250  # of a line: each the mean of as many steps
@@ -74,19 +74,27 @@ def draw_floors(row: dict, curve: list, folder: Path) -> list[Path]:
     lines += [("floor", label, passed[label] or "", floor) for label, floor in floors.items()]
     write_table(folder / "floors", ["kind", "label", "seconds", "bpc"], lines)
     seconds, bits = zip(*later, strict=True)
+    low, high = min(*bits, *floors.values()) - 0.1, max(bits) + 0.3
+    shown = sorted((floor, label) for label, floor in floors.items() if floor < high)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
         axes.plot(seconds, bits, "o-", ms=4, color=COLOURS[1], label="this run")
-        for label, floor in floors.items():
-            own: dict = (
-                {"color": COLOURS[0], "ls": ":"} if label == "yardstick" else {"color": "0.45", "ls": "--"}
-            )
-            axes.axhline(floor, lw=1, zorder=1, **own)
+        below, at = low, 1.0
+        for floor, label in shown:
+            colour = COLOURS[0] if label == "yardstick" else "0.35"
+            axes.axhline(floor, lw=1, zorder=1, color=colour, ls=":" if label == "yardstick" else "--")
+            at = 0.88 if floor - below < 0.06 * (high - low) and at == 1.0 else 1.0  # beside a close one
             axes.annotate(
-                label, (seconds[-1], floor), fontsize=9, ha="right", va="bottom", color=own["color"]
+                label,
+                (at * seconds[-1], floor),
+                fontsize=9,
+                ha="right",
+                va="bottom",
+                color=colour,
+                bbox=LABEL,
             )
-        axes.set(xlabel="seconds of training", title="bits per character, validation text",
-                 ylim=(min(*bits, *floors.values()) - 0.1, max(bits[0], *floors.values()) + 0.2))  # fmt: skip
+            below = floor
+        axes.set(xlabel="seconds of training", title="bits per character, validation text", ylim=(low, high))
         axes.set_xlim(left=0)
         save(figure, folder / "floors.png")
     return [folder / "floors.png"]
