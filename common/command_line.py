@@ -127,14 +127,7 @@ def _validate(s: Settings, options: Options) -> None:
     for name in ("warm_up", "weight_decay", "clip", "seconds", "z_loss", "soft_cap"):
         if not 0 <= getattr(s, name, 0.0) < float("inf"):
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 0")
-    for name, value in (vars(s) | vars(options)).items():
-        if isinstance(value, str) and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise UserError(
-                    f"{flag(name)} {ascii(value)} has bytes that are not UTF-8; if it names a file, rename it"
-                ) from None
+    _check_text(s, options)
     if not options.seeds:
         raise UserError("--seeds names no seed; give one or more, for example --seeds 1 2 3")
     for seed in options.seeds:
@@ -144,6 +137,18 @@ def _validate(s: Settings, options: Options) -> None:
         raise UserError(
             f"--seeds {' '.join(map(str, options.seeds))} names a seed twice; each seed gives one run"
         )
+
+
+def _check_text(s: Settings, options: Options) -> None:
+    """Refuse what was typed, or a file's name, in bytes that are no text."""
+    for name, value in (vars(s) | vars(options)).items():
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{flag(name)} {ascii(value)} has bytes that are not UTF-8; if it names a file, rename it"
+                ) from None
 
 
 def flags(defaults: Settings, s: Settings) -> str:

@@ -398,7 +398,6 @@ def test_a_letter_is_a_run_and_several_are_one_run():
         ("-r --all-runs", "-r chooses one run"),
         ("-r --arms swiglu", "-r chooses one run"),
         ("-r --lr 0", "--lr 0.0 makes no sense"),
-        ("-c --steps 40", "has a warm-up of 60 steps, and --steps 40 leaves none"),
         ("-x", "-x"),
     ],
 )
