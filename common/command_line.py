@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from common.lessons.plan import Plan
 
 
+NOT_BELOW_ZERO = (
+    "warm_up", "weight_decay", "clip", "seconds", "z_loss", "soft_cap", "table_lr", "pair_decay",
+)  # fmt: skip
 COUNTS = "steps", "batch_size", "block_size", "n_embd", "n_head", "n_layer", "accumulate", "n_bigram"
 
 
@@ -124,19 +127,21 @@ def _validate(s: Settings, options: Options) -> None:
         raise UserError(f"--min-lr {s.min_lr} makes no sense; it must be at least 0 and at most --lr {s.lr}")
     if not 0 < s.beta2 < 1:
         raise UserError(f"--beta2 {s.beta2} makes no sense; it must be above 0 and below 1")
-    for name in ("warm_up", "weight_decay", "clip", "seconds", "z_loss", "soft_cap"):
+    for name in NOT_BELOW_ZERO:
         if not 0 <= getattr(s, name, 0.0) < float("inf"):
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 0")
     _check_text(s, options)
-    if not options.seeds:
+    _check_seeds(options.seeds)
+
+
+def _check_seeds(seeds: tuple[int, ...]) -> None:
+    if not seeds:
         raise UserError("--seeds names no seed; give one or more, for example --seeds 1 2 3")
-    for seed in options.seeds:
+    for seed in seeds:
         if not 0 <= seed < 2**32:
             raise UserError(f"--seeds {seed} makes no sense; a seed is a whole number from 0 to 4294967295")
-    if len(set(options.seeds)) < len(options.seeds):
-        raise UserError(
-            f"--seeds {' '.join(map(str, options.seeds))} names a seed twice; each seed gives one run"
-        )
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {' '.join(map(str, seeds))} names a seed twice; each seed gives one run")
 
 
 def _check_text(s: Settings, options: Options) -> None:
