@@ -52,18 +52,24 @@ def draw(steps: list[dict[str, float]], curve: list, folder: Path) -> list[Path]
     return [folder / "training.png"]
 
 
+def _floors(corpus: str) -> dict[str, float]:
+    """Bits per character of the validation text: of counting, and of the yardstick, where it was measured."""
+    found = {}
+    for label, line in BASELINES.items():
+        rows = course_rows(refer(line))
+        rows = rows[rows.corpus == corpus]
+        if len(rows):
+            found[label] = float(rows.val_bpc.mean())
+    return found
+
+
 def draw_floors(row: dict, curve: list, folder: Path) -> list[Path]:
     """Draw when a run passes what counting reaches, and the yardstick: bits per character of the validation
     text against the seconds of training. Returns the paths; none where no floor was measured on its text.
 
     row: of the results. curve: points of the learning curve (step, training, validation, bits).
     """
-    floors = {}
-    for label, line in BASELINES.items():
-        rows = course_rows(refer(line))
-        rows = rows[rows.corpus == row["corpus"]]
-        if len(rows):
-            floors[label] = float(rows.val_bpc.mean())
+    floors = _floors(row["corpus"])
     later = [(step * row["train_seconds"] / row["steps"], bits) for step, _, _, bits in curve if step]
     if not floors or not later:
         return []
