@@ -73,11 +73,9 @@ def draw_floors(row: dict, curve: list, folder: Path) -> list[Path]:
     later = [(step * row["train_seconds"] / row["steps"], bits) for step, _, _, bits in curve if step]
     if not floors or not later:
         return []
-    passed = {
-        label: next((at for at, bits in later if bits <= floor), None) for label, floor in floors.items()
-    }
     lines = [("run", "", at, bits) for at, bits in later]
-    lines += [("floor", label, passed[label] or "", floor) for label, floor in floors.items()]
+    for label, floor in floors.items():
+        lines.append(("floor", label, next((at for at, now in later if now <= floor), ""), floor))
     write_table(folder / "floors", ["kind", "label", "seconds", "bpc"], lines)
     seconds, bits = zip(*later, strict=True)
     low, high = min(*bits, *floors.values()) - 0.1, max(bits) + 0.3
