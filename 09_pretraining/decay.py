@@ -48,7 +48,8 @@ def train(model, data, s, recorder):
         loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), s.clip)
+        if s.clip:
+            nn.utils.clip_grad_norm_(model.parameters(), s.clip)
         optimizer.step()
         recorder.record(loss)
 

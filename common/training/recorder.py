@@ -233,10 +233,7 @@ class Recorder:
         """Raise UserError where a checkpoint cannot be written."""
         try:
             yield
-        except (
-            OSError,
-            SafetensorError,
-        ) as error:  # the library has an error of its own, for a full disk too
+        except (OSError, SafetensorError) as error:  # the library has one of its own, for a full disk too
             why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise UserError(
                 f"the checkpoint cannot be written to {self.folder} ({why}); the last good one is kept"
