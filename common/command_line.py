@@ -70,7 +70,7 @@ def parse(
 
 def _with_shorter_warm_up(s: Settings, usual: Settings) -> Settings:
     """A run no longer than its warm-up gets one that is shorter by as much, if nobody asked for more."""
-    if s.seconds or not 0 < s.steps <= s.warm_up:
+    if s.seconds or not 0 < s.steps <= s.warm_up or usual.steps <= usual.warm_up:
         return s
     shorter = usual.warm_up * s.steps // usual.steps
     print(f"note: the warm-up is shortened with the run, from {s.warm_up} steps to {shorter} of {s.steps}")
