@@ -39,7 +39,7 @@ END = "<|endoftext|>"                                                  # the spe
 
 
 def join(word, pair):
-    """The tokens of a word, with each occurrence of the pair joined."""
+    """The tokens of a word, with each occurrence of the pair joined, from left to right."""
     joined, at = [], 0
     while at < len(word):
         both = word[at] == pair[0] and word[at + 1 : at + 2] == [pair[1]]
@@ -74,7 +74,11 @@ class BPE:
 
     @classmethod
     def train(cls, text: str, vocab_size: int) -> "BPE":
-        """Learn the merges. Of pairs that occur equally often, the one whose bytes are greater is first."""
+        """Learn the merges. Of pairs that occur equally often, the one whose bytes are greater is first.
+
+        A merge goes through each word that holds it, so a megabyte without white space takes minutes;
+        common/data/bpe.py links the tokens, and takes seconds.
+        """
         if vocab_size < 257:
             raise UserError(f"a vocabulary of {vocab_size} is too small: the 256 bytes and the end mark are "
                             "257; choose more")
@@ -119,16 +123,15 @@ class BPE:
         return cls(merges)
 
     def encode_piece(self, piece: str) -> list[int]:
-        """Ids of a piece: again and again, the neighbours whose union has the smallest id are joined, the
-        leftmost first.
+        """Ids of a piece: again and again, the neighbours whose union has the smallest id are joined,
+        wherever they stand. The time it takes grows with the length of the piece times these rounds.
         """
         parts = [bytes([byte]) for byte in utf8(piece)]
         while len(parts) > 1:
-            unions = [self.ids.get(a + b, len(self.ids)) for a, b in pairwise(parts)]
-            if min(unions) == len(self.ids):
+            pair = min(pairwise(parts), key=lambda pair: self.ids.get(pair[0] + pair[1], len(self.ids)))
+            if pair[0] + pair[1] not in self.ids:
                 break                                                  # no two neighbours make a token
-            at = unions.index(min(unions))
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+            parts = join(parts, pair)
         return [self.ids[part] for part in parts]
 
     def ids_of(self, text: str, special: bool) -> Iterator[int]:
@@ -146,8 +149,8 @@ class BPE:
         """
         rest = ""
         for text in texts:
-            rest += text
-            start = SURE_START.search(rest)
+            seen, rest = len(rest), rest + text
+            start = SURE_START.search(rest, seen)
             if start:
                 yield from self.ids_of(rest[: start.start()], special)
                 rest = rest[start.start() :]

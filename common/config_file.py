@@ -23,6 +23,7 @@ import yaml
 from common.errors import UserError, nearest
 from common.paths import ROOT
 from common.settings import RECIPE, Settings
+from common.text import decode_text
 
 DATA = ("corpus", "tokenizer")
 TRAINING = (
@@ -109,15 +110,13 @@ def _load(path: str):
         file = next((known for known in own if known.exists()), own[0])
     file = file if file.exists() or file.is_absolute() else ROOT / file
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), _Strict)  # a SafeLoader
+        return yaml.load(decode_text(file.read_bytes(), f"config {path}"), _Strict)  # a SafeLoader
     except FileNotFoundError:
         folders = {file.parent, *CONFIGS} if file.parent in CONFIGS else {file.parent}
         near = nearest(file.stem, [known.stem for folder in folders for known in folder.glob("*.yaml")])
         raise UserError(f"config {path} does not exist{near}") from None
     except OSError as error:
         raise UserError(f"config {path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"config {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

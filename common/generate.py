@@ -174,7 +174,7 @@ def converse(run: Run | Published, a: Arguments) -> None:
                 longer = (
                     f"{text}\n{line}"
                     if text
-                    else line or (start_of(run.data()) if isinstance(run, Run) else "\n")
+                    else line or (start_of(run.tokenizer) if isinstance(run, Run) else "\n")
                 )
                 run.tokenizer.encode(longer)
                 text = longer + write(run, longer, a)

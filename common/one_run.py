@@ -114,11 +114,18 @@ def run_one(
 
 
 def _look_for_checkpoint(cell: Cell, group: Group) -> None:
-    """Put together what several processes left in parts, and say if there is nothing to go on from."""
+    """Put together what several processes left in parts, and say if there is nothing to go on from.
+
+    A checkpoint that cannot be read is put aside, so that it keeps no other run from going on.
+    """
+    path = cell.folder / checkpoint.NAME
     if group.leads:
         sharded.put_together(cell.folder)
+        if path.exists() and not checkpoint.whole_state(path):
+            aside = path.replace(path.with_name(f"{path.name}.broken"))
+            print(f"{path} is not a whole checkpoint of this course; put aside as {aside.name}", flush=True)
     group.barrier()
-    if not (cell.folder / checkpoint.NAME).exists():
+    if not path.exists():
         others = run_folder.others(cell.plan, cell.arm, cell.seed, cell.settings)
         said = f"no checkpoint with these settings and this code to go on from{others}"
         print(f"{said}; begins at step 0", flush=True)
@@ -181,7 +188,7 @@ def _finished(cell: Cell, log: bool) -> tuple[Result | None, bool]:
     or is outdated.
     """
     path, s = cell.folder / checkpoint.NAME, cell.settings
-    saved = checkpoint.read_state(path) if path.exists() else {}
+    saved = checkpoint.whole_state(path)
     same = all(saved.get(key) == cell.state[key] for key in ("config_hash", "corpus", "seed"))
     if not same or saved.get("code_hash") not in cell.codes:
         return None, False

@@ -270,10 +270,8 @@ def _measured(plan: Plan, options: Options, presence: Presence) -> list[Path]:
         print("speed and memory were measured before (--measure does it again)")
         return known
     if presence.others() and not options.quick:
-        print(
-            "speed and memory are not measured while another run of the course is going on; afterwards: "
-            "--resume --measure"
-        )
+        said = "speed and memory are not measured while another run of the course is going on"
+        print(f"{said}; afterwards: --resume --measure")
         return []
     assert plan.measure
     print("measuring speed and memory ...", flush=True)
@@ -289,9 +287,13 @@ def _measured(plan: Plan, options: Options, presence: Presence) -> list[Path]:
 
 
 def _generate(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
-    for arm in arms:
-        for seed in options.seeds:
-            folder = run_folder.find_run(plan, arm, seed, s)
-            run = load_run(folder, device)
-            text = run.sample(options.prompt or "", seed=int(time.time()))
-            print(f"{folder} ({run_folder.progress(run.state)}):\n{text}")
+    lacking = []
+    for arm, seed in [(arm, seed) for arm in arms for seed in options.seeds]:
+        try:
+            run = load_run(folder := run_folder.find_run(plan, arm, seed, s), device)
+            print(f"{folder} ({run_folder.progress(run.state)}):")
+            print(run.sample(options.prompt or "", seed=int(time.time())))
+        except UserError as error:  # the others are there for all that
+            lacking.append(str(error))
+    if lacking:
+        raise UserError("\nerror: ".join(lacking))

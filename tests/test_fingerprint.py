@@ -88,12 +88,7 @@ STALE = {
         "s.lr * (step + 1) / s.warm_up",
         LOOP,
     ),
-    "the split": (
-        "common/data/splits.py",
-        "int(0.9 * len(corpus.text))",
-        "int(0.5 * len(corpus.text))",
-        TEXT,
-    ),
+    "the split": ("common/data/splits.py", "int(0.9 * len(text))", "int(0.5 * len(text))", TEXT),
     "the choice of a batch": (
         "common/data/splits.py",
         "default_rng((self.seed, step))",

@@ -170,12 +170,7 @@ FAULTS = {
         "return windows[:, :-1], windows[:, 1:]",
         "return windows[:, :-1], windows[:, :-1]",
     ),
-    "another split": (
-        splits,
-        "02_attention/multi_head",
-        "int(0.9 * len(corpus.text))",
-        "int(0.5 * len(corpus.text))",
-    ),
+    "another split": (splits, "02_attention/multi_head", "int(0.9 * len(text))", "int(0.5 * len(text))"),
     "another metric": (
         metrics,
         "02_attention/multi_head",

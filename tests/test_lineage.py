@@ -194,7 +194,8 @@ def test_rooms_are_small():
 
 
 ORDER = (  # a room imports only from rooms before it; `model` knows nothing of the rest
-    "errors", "parsing", "paths", "settings", "configuration", "config_file", "command_line", "data", "model",
+    "errors", "text", "parsing", "paths", "settings", "configuration", "config_file", "command_line",
+    "data", "model",
     "training", "lessons", "results", "generation",
     "report", "one_run", "run", "generate", "tools",
 )  # fmt: skip

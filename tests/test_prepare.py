@@ -406,7 +406,7 @@ def test_sources_that_cannot_be_read(tmp_path):
             documents.find([str(tmp_path / name)])
     for name, said in {
         "nul.txt": "not text: NUL byte at byte 1",
-        "latin.txt": "not UTF-8 .byte 0.; save it",
+        "latin.txt": "not UTF-8: byte 0xe9 at byte 0; save it",
     }.items():
         with pytest.raises(UserError, match=said):
             list(documents.find([str(tmp_path / name)]).parts("text"))

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from common import results
 from common.errors import UserError
-from common.generation.load import load_run
+from common.generation.load import load_run, locate
 from common.paths import ROOT
+from common.report import pictures, summary
 from common.training import checkpoint
 
 SCRIPT = "02_attention/multi_head"
@@ -144,7 +146,7 @@ def only_folder(own_logs):
     return next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
 
 
-def test_resume_refuses_a_damaged_checkpoint_and_leaves_that_of_other_code_alone(script, own_logs):
+def test_resume_puts_a_damaged_checkpoint_aside_and_leaves_that_of_other_code_alone(script, own_logs):
     """A run of an edited script has a folder of its own, with its checkpoint and its pictures."""
     flags = "--corpus pydoc --steps 30"
     assert script("02_attention/bigram", flags).returncode == 0
@@ -157,8 +159,9 @@ def test_resume_refuses_a_damaged_checkpoint_and_leaves_that_of_other_code_alone
     ):
         path.write_bytes(content)
         done = script("02_attention/bigram", flags + " --resume")
-        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
-        assert path.read_bytes() == content
+        assert done.returncode == 0 and said in done.stdout and "begins at step 0" in done.stdout, done.stderr
+        assert path.with_name(f"{path.name}.broken").read_bytes() == content  # nothing is lost
+        assert checkpoint.whole_state(path)["step"] == 30
     code = results.read().code_hash[0]
     saved = whole.replace(code.encode(), b"0" * 12)
     path.write_bytes(saved)
@@ -259,3 +262,59 @@ def test_a_full_disk_costs_one_line(own_logs):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: the checkpoint cannot be written to") and "Traceback" not in done.stderr
     assert not results.results_path().exists()
+
+
+# ---- one broken checkpoint beside a good one ------------------------------------------------------
+
+
+def _break_the_first(own_logs) -> Path:
+    path = next(own_logs.glob(f"runs/**/*-seed1-*/{checkpoint.NAME}"))
+    path.write_bytes(path.read_bytes()[:1000])
+    return path
+
+
+def test_a_broken_checkpoint_blocks_no_other(script, own_logs):
+    flags = "--corpus pydoc --steps 30 --seeds 1 2"
+    assert script("02_attention/bigram", flags).returncode == 0
+    path = _break_the_first(own_logs)
+    written = script("02_attention/bigram", flags + " --generate")
+    assert (
+        written.returncode == 2 and "seed2-" in written.stdout and "arm 'default', seed 1" in written.stderr
+    )
+    more = script("02_attention/bigram", flags + " 3 --resume")
+    assert more.returncode == 0, more.stderr
+    assert f"put aside as {checkpoint.NAME}.broken" in more.stdout and path.exists()
+    assert sorted(results.read().seed) == [1, 2, 3]
+
+
+def test_pictures_are_drawn_beside_a_broken_checkpoint(own_logs):
+    """What the report reads of run folders."""
+    folder = own_logs / "runs" / "some"
+    folder.mkdir(parents=True)
+    (folder / checkpoint.NAME).write_bytes(b"hello")
+    assert summary.read_curve(folder) == [] and not pictures._outdated("02_attention/bigram", folder)
+
+
+def test_a_text_that_is_gone_is_not_needed_to_write(script, own_logs, tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("some line of text, again and again\n" * 300, encoding="utf-8")
+    flags = f"--corpus {path} --steps 5"
+    assert script("02_attention/bigram", flags).returncode == 0
+    path.unlink()
+    written = script("02_attention/bigram", flags + " --generate --prompt som")
+    assert written.returncode == 0 and "\nsom" in written.stdout, written.stderr
+    name = f"02_attention/bigram {flags}"
+    assert load_run(locate(name)).sample("text", length=5).startswith("text")
+    other = script("02_attention/bigram", f"--corpus {path} --steps 6 --generate")
+    assert other.returncode == 2 and "own.txt' does not exist" in other.stderr
+
+
+def test_names_that_are_gone_are_not_needed_to_write(script, own_logs, tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("\n".join(f"{a}{b}" for a in ("anna", "ben", "carla") for b in "abcdefgh"), "utf-8")
+    flags = f"--corpus {path} --steps 5"
+    assert script("01_bigram/names_mlp", flags).returncode == 0
+    path.unlink()
+    written = script("01_bigram/names_mlp", flags + " --generate")
+    assert written.returncode == 0 and "own.txt' does not exist" in written.stderr, written.stderr
+    assert "may be among these" in written.stderr and len(written.stdout.split("\n")[1].split()) >= 5

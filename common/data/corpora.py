@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import UserError, nearest
+from common.text import decode_text
 
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 
@@ -52,16 +53,7 @@ def read_file(path: Path) -> str:
         raise UserError(f"corpus file {str(path)!r} cannot be read: {error.strerror}") from None
     if not raw:
         raise UserError(f"corpus file {str(path)!r} is empty")
-    if b"\0" in raw:
-        raise UserError(f"corpus file {str(path)!r} is not text: NUL byte at byte {raw.index(0)}")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"corpus file {str(path)!r} is not UTF-8: byte {raw[error.start]:#04x} at byte {error.start}; "
-            "save it as UTF-8"
-        ) from None
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+    return decode_text(raw, f"corpus file {str(path)!r}")
 
 
 def cache_folder() -> Path:

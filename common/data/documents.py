@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.errors import UserError
+from common.text import decode_text, is_utf16
 
 TEXT, LINES, TABLE, HUB = ".txt", (".jsonl", ".jsonl.gz", ".jsonl.zst"), ".parquet", "hf:"
 SUFFIXES = (TEXT, *LINES, TABLE)
@@ -155,13 +156,7 @@ def _parts_of(name: str, key: str) -> Iterator[Part]:
 
 def _whole(path: Path) -> str:
     """A text is one document, line ends as in Unix."""
-    raw = path.read_bytes()
-    if b"\0" in raw:
-        raise UserError(f"{path} is not text: NUL byte at byte {raw.index(0)}")
-    try:
-        return raw.decode().removeprefix("\ufeff").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    return decode_text(path.read_bytes(), str(path))
 
 
 def _of_lines(name: str) -> Iterator[Part]:
@@ -179,6 +174,8 @@ def _of_lines(name: str) -> Iterator[Part]:
                 raise
             if not raw:
                 return
+            if not number and is_utf16(raw[0]):
+                decode_text(raw[0], name)
             first, number = number + 1, number + len(raw)
             # a blank line keeps its number, and is no document
             for start, end in _filled(raw):

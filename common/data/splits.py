@@ -8,6 +8,7 @@ import dataclasses
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from common.data.corpora import Corpus, load_names, load_text
 from common.data.tokenizer import BPETokenizer, CharTokenizer, Tokenizer, make
 from common.errors import UserError
 from common.settings import NamesSettings, Settings
+from common.text import chunks
 
 # at most so many are computed at once for a score: with 100,000 entries, 128 windows would be gigabytes
 LOGITS = 2**26
@@ -25,20 +27,25 @@ LOGITS = 2**26
 class TextSplit:
     """A stretch of running text: N tokens to predict, each from what stands before it.
 
-    tokens (N + 1,): the N tokens and the one that precedes them, which is context only.
+    tokens (N + 1,), integers of any size: the N tokens and the one that precedes them, which is context only.
     """
 
     def __init__(self, tokens: Tensor, characters: int, block_size: int, rows: int = 128):
-        self.tokens, self.characters, self.block_size, self.rows = tokens, characters, block_size, rows
+        self.ids, self.characters, self.block_size, self.rows = tokens, characters, block_size, rows
         self.windows = tokens.unfold(0, min(block_size + 1, len(tokens)), 1)  # (N - T + 1, T + 1), a view
         self.choices = len(self.windows)
 
     def __len__(self) -> int:
-        return len(self.tokens) - 1
+        return len(self.ids) - 1
+
+    @property
+    def tokens(self) -> Tensor:
+        """Ids (N + 1,), int64, however small the integers are in which they are kept."""
+        return self.ids.long()
 
     def at(self, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (B, T) and targets (B, T) of the windows that begin at `starts` (B,)."""
-        windows = self.windows[starts]
+        windows = self.windows[starts].long()
         return windows[:, :-1], windows[:, 1:]
 
     def in_order(self, rows: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -48,27 +55,27 @@ class TextSplit:
         rows, whole = rows or self.rows, len(self) // self.block_size
         for first in range(0, whole, rows):
             yield self.at(
-                torch.arange(first, min(first + rows, whole), device=self.tokens.device) * self.block_size
+                torch.arange(first, min(first + rows, whole), device=self.ids.device) * self.block_size
             )
-        rest = self.tokens[whole * self.block_size :]
+        rest = self.ids[whole * self.block_size :].long()
         if len(rest) > 1:
             yield rest[None, :-1], rest[None, 1:]
 
     def in_windows(self, block_size: int) -> "TextSplit":
         """The same tokens in windows of another length, as many tokens at a time."""
         return TextSplit(
-            self.tokens, self.characters, block_size, max(1, self.rows * self.block_size // block_size)
+            self.ids, self.characters, block_size, max(1, self.rows * self.block_size // block_size)
         )
 
     def head(self, tokens: int) -> "TextSplit":
         """The first `tokens` tokens; its characters are in proportion, exact where a token is a character."""
         return TextSplit(
-            self.tokens[: tokens + 1], round(self.characters * tokens / len(self)), self.block_size, self.rows
+            self.ids[: tokens + 1], round(self.characters * tokens / len(self)), self.block_size, self.rows
         )
 
     def tail(self, tokens: int) -> "TextSplit":
         """The last `tokens` tokens; its characters count as one per token, so only its loss has a meaning."""
-        return TextSplit(self.tokens[-(tokens + 1) :], tokens, self.block_size, self.rows)
+        return TextSplit(self.ids[-(tokens + 1) :], tokens, self.block_size, self.rows)
 
 
 class NameSplit:
@@ -121,6 +128,7 @@ class Data:
     """What a run learns from and is measured on."""
 
     corpus: Corpus
+    """Of running text, no more than its first character is kept."""
     tokenizer: Tokenizer
     train: TextSplit | NameSplit
     validation: TextSplit | NameSplit
@@ -169,15 +177,17 @@ def text_data(
     characters.
 
     A vocabulary that the settings ask for is learned from the training text, with `learn(text, vocab_size)`.
+    On the way this takes up to four times the memory of the text, which is not kept. Raises UserError for a
+    text that is too short.
     """
     corpus = load_text(s.corpus)
-    ends = [int(0.9 * len(corpus.text)), int(0.95 * len(corpus.text)), len(corpus.text)]
-    parts = [corpus.text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-    tokenizer = tokenizer or make(s.tokenizer, corpus.text, parts[0], learn)
-    tokens = [tokenizer.encode(part) for part in parts]
+    text = corpus.text
+    ends = [0, int(0.9 * len(text)), int(0.95 * len(text)), len(text)]
+    tokenizer = tokenizer or make(s.tokenizer, text, text[: ends[1]], learn)
+    tokens = [_encode(tokenizer, text, a, b) for a, b in pairwise(ends)]
     if min(map(len, tokens)) < 1 or len(tokens[0]) <= s.block_size:
         raise UserError(
-            f"corpus {corpus.name!r} is too short: its {len(corpus.text)} characters give {len(tokens[0])} "
+            f"corpus {corpus.name!r} is too short: its {len(text)} characters give {len(tokens[0])} "
             "training tokens, "
             f"a window takes {s.block_size + 1}; use a longer text or a smaller --block-size"
         )
@@ -187,10 +197,21 @@ def text_data(
         np.concatenate([before[-1:], after]) for before, after in zip(tokens, tokens[1:], strict=False)
     ]
     train, validation, test = (
-        TextSplit(torch.from_numpy(ids), len(part), s.block_size, rows)
-        for ids, part in zip(tokens, parts, strict=True)
+        TextSplit(torch.from_numpy(ids), b - a, s.block_size, rows)
+        for ids, (a, b) in zip(tokens, pairwise(ends), strict=True)
     )
+    corpus = dataclasses.replace(corpus, text=text[:1])
     return Data(corpus, tokenizer, train, validation, test, batch_size=s.batch_size, device=device)
+
+
+def _encode(tokenizer: Tokenizer, text: str, first: int, end: int) -> np.ndarray:
+    """Ids (N,) of a stretch of text, in the smallest integers that hold them."""
+    sizes = ((2**8, np.uint8), (2**15, np.int16), (2**31, np.int32))
+    dtype = next(kind for most, kind in sizes if tokenizer.vocab_size <= most)
+    ids = bytearray()
+    for part in chunks(text, first, end):
+        ids += tokenizer.encode(part).astype(dtype).tobytes()
+    return np.frombuffer(ids, dtype)
 
 
 def names_data(s: NamesSettings, device: str = "cpu", tokenizer=None) -> Data:

@@ -9,17 +9,22 @@ special token is encoded as plain text.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import regex
 
 from common.data import bpe
 from common.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import tiktoken
+
+# The search for pieces in compiled code gives up at about half a million characters of white space in a row;
+# each run of twice this length holds a whole block of it.
+RUN = 50_000
 
 
 class CharTokenizer:
@@ -49,9 +54,9 @@ class CharTokenizer:
         unknown = points[self.code_points[ids] != points]
         if len(unknown):
             names = " ".join(repr(chr(p)) for p in sorted(set(unknown.tolist()))[:10])
-            raise UserError(
-                f"the vocabulary of {self.vocab_size} characters has no {names}; it has {self.alphabet!r}"
-            )
+            more = self.vocab_size - 100
+            has = f"{self.alphabet[:100]!r}" + (f" and {more:,} more" if more > 0 else "")
+            raise UserError(f"the vocabulary of {self.vocab_size} characters has no {names}; it has {has}")
         return ids.astype(np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -92,12 +97,27 @@ class _Encoding:
         Raises UserError for text that is not valid Unicode.
         """
         bpe.utf8(text)
+        if any(text[at : at + RUN].isspace() for at in range(0, len(text) - RUN + 1, RUN)):
+            return np.fromiter(self._with_long_runs(text, special), np.int64)
         return np.array(
             self.encoding.encode(text, allowed_special="all")
             if special
             else self.encoding.encode_ordinary(text),
             np.int64,
         )
+
+    def _with_long_runs(self, text: str, special: bool) -> Iterator[int]:
+        """Ids of a text with more white space in a row than the library's search for pieces can take: another
+        library finds the pieces.
+        """
+        ids = self.encoding._special_tokens if special else {}
+        either = f"({'|'.join(map(regex.escape, ids)) or '(?!)'})"
+        for part in regex.split(either, text):
+            if part in ids:
+                yield ids[part]
+                continue
+            for piece in regex.finditer(self.encoding._pat_str, part or ""):
+                yield from self.encoding._encode_single_piece(piece[0])
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text; bytes that make no character become the replacement character."""

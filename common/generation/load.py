@@ -1,5 +1,6 @@
 """The model of a run, ready to write."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,10 @@ from common import lessons
 from common.data import Data
 from common.data.tokenizer import Tokenizer, from_state
 from common.errors import UserError
-from common.generation.sampling import sample
+from common.generation.sampling import names, start_of, text
 from common.lessons import receipts
 from common.lessons.run_folder import find_run
-from common.settings import Settings
+from common.settings import NamesSettings, Settings
 from common.training import checkpoint
 
 
@@ -28,11 +29,23 @@ class Run:
     device: str
 
     def sample(self, prompt: str = "", length: int = 300, seed: int = 1, **how) -> str:
-        """Text that goes on from `prompt`, or ten new names where the model was trained on names."""
-        return sample(self.model, self.data(), self.settings, seed, prompt, length, **how)
+        """Text that goes on from `prompt`, or ten names that are not in the list it was trained on.
+
+        Where that list is no longer there, names of it are not told from others, and a line says so.
+        """
+        parts = (self.model, self.tokenizer, self.settings.block_size)
+        if not isinstance(self.settings, NamesSettings):
+            start = prompt or start_of(self.tokenizer)
+            return text(*parts, start, length, seed, self.device, **how).strip("\n")
+        known: frozenset[str] = frozenset()
+        try:
+            known = self.data().names
+        except UserError as error:
+            print(f"names that it was trained on may be among these: {error}", file=sys.stderr)
+        return " ".join(names(*parts, known, 10, seed, prompt, self.device, **how))
 
     def data(self) -> Data:
-        """What it was trained on."""
+        """What it was trained on. Raises UserError where that is no longer there."""
         return self.plan.load(self.settings, self.device, self.tokenizer)
 
 

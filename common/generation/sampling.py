@@ -277,12 +277,14 @@ def names(
     return list(kept)
 
 
-def start_of(data: Data) -> str:
-    """What a sample begins with where no prompt is given: a new line, if the vocabulary has one."""
+def start_of(tokenizer) -> str:
+    """What a sample begins with where no prompt is given: a new line, or the first character of an alphabet
+    without one.
+    """
     try:
-        return "\n" if len(data.tokenizer.encode("\n")) else ""
+        return "\n" if len(tokenizer.encode("\n")) else ""
     except UserError:
-        return data.corpus.text[:1] or data.tokenizer.decode(data.train.tokens[:1].tolist())  # of token files
+        return tokenizer.decode([0])
 
 
 def sample(
@@ -292,7 +294,7 @@ def sample(
     training list.
     """
     if not data.names:
-        prompt = prompt or start_of(data)
+        prompt = prompt or start_of(data.tokenizer)
         return text(model, data.tokenizer, s.block_size, prompt, length, seed, data.device, **how).strip("\n")
     return " ".join(
         names(model, data.tokenizer, s.block_size, data.names, 10, seed, prompt, data.device, **how)

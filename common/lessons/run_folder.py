@@ -1,7 +1,7 @@
 """Run folders: where the checkpoint of a run is kept, and how it is found."""
 
-import contextlib
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 from common.command_line import flags
@@ -50,10 +50,7 @@ def run_folders(experiment: str, arm: str, seed: int, config: str) -> list[Path]
 
 def _code_in(folder: Path) -> str | None:
     """What stands for the code that wrote the checkpoint of a folder; None where there is no whole one."""
-    try:
-        return checkpoint.read_state(folder / checkpoint.NAME).get("code_hash")
-    except UserError:
-        return None
+    return checkpoint.whole_state(folder / checkpoint.NAME).get("code_hash")
 
 
 def overview_folder(plan: Plan, s: Settings, corpus: str, arms: list[str], seeds) -> Path:
@@ -83,9 +80,15 @@ def find_run(plan: Plan, arm: str, seed: int, s: Settings) -> Path:
 
     Raises UserError that names the runs there are, and the command to train.
     """
-    resolved = plan.own(arm, s)
-    config = plan.config(arm, s, family_of(resolved.corpus))
-    folders = [folder for folder, state in _states(plan, arm, seed).items() if state["config_hash"] == config]
+    states = _states(plan, arm, seed)
+    try:
+        config = plan.config(arm, s, family_of(plan.own(arm, s).corpus))
+    except UserError:  # its text is not there; what a checkpoint says of itself is enough
+        same = [state for state in states.values() if state["settings"] == asdict(plan.own(arm, s))]
+        if not same:
+            raise
+        config = max(same, key=lambda state: state["step"])["config_hash"]
+    folders = [folder for folder, state in states.items() if state["config_hash"] == config]
     if not folders:
         choice = f" --arms {arm}" if len(plan.arms) > 1 else ""
         command = f"python {plan.experiment}.py --seeds {seed}{choice} {flags(plan.defaults, s)}".strip()
@@ -118,8 +121,6 @@ def others(plan: Plan, arm: str, seed: int, s: Settings) -> str:
 
 def _states(plan: Plan, arm: str, seed: int) -> dict[Path, dict]:
     """What the whole checkpoints of an arm and seed say of their runs."""
-    states = {}
-    for path in (logs_folder() / "runs" / plan.experiment).glob(f"{arm}-seed{seed}-*/{checkpoint.NAME}"):
-        with contextlib.suppress(UserError):
-            states[path.parent] = checkpoint.read_state(path)
-    return states
+    paths = (logs_folder() / "runs" / plan.experiment).glob(f"{arm}-seed{seed}-*/{checkpoint.NAME}")
+    states = {path.parent: checkpoint.whole_state(path) for path in paths}
+    return {folder: state for folder, state in states.items() if state}

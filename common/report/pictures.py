@@ -90,8 +90,8 @@ def is_drawn(experiment: str) -> bool:
 
 def _outdated(experiment: str, folder: Path) -> bool:
     """Whether a run folder belongs to a version of the script that is no longer there."""
-    path = folder / checkpoint.NAME
-    return path.exists() and checkpoint.read_state(path)["code_hash"] not in _codes(refer(experiment))
+    state = checkpoint.whole_state(folder / checkpoint.NAME)
+    return bool(state) and state["code_hash"] not in _codes(refer(experiment))
 
 
 def _codes(reference: Reference) -> frozenset[str]:

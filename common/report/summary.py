@@ -139,8 +139,7 @@ def curve_of(state: dict) -> list[tuple[int, float, float, float]]:
 
 def read_curve(folder: Path) -> list[tuple[int, float, float, float]]:
     """The learning curve of the checkpoint in a folder; none where there is none."""
-    path = folder / checkpoint.NAME
-    return curve_of(checkpoint.read_state(path)) if path.exists() else []
+    return curve_of(checkpoint.whole_state(folder / checkpoint.NAME))
 
 
 def curves(plan: Plan, runs: list[Result]) -> list[Path]:

@@ -99,10 +99,7 @@ def _saved(job: Job) -> dict:
         run_folder(reference.experiment, reference.arm, seed, reference.config(), reference.code)
         / checkpoint.NAME
     )
-    try:
-        state = checkpoint.read_state(path)
-    except UserError:
-        return {}
+    state = checkpoint.whole_state(path)
     good = receipts.codes(reference.experiment, reference.arm, reference.config(), reference.code)
     return state if state.get("code_hash") in good else {}
 

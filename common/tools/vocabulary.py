@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from tqdm import tqdm
 
 from common.data import documents
 from common.data.corpora import read_file
 from common.data.tokenizer import BPETokenizer
 from common.errors import UserError, command
 from common.parsing import parse_as
+from common.text import chunks
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Arguments:
 
 
 def texts(a: Arguments) -> Iterator[str]:
-    """The documents of the source, one after the other; a text is one. Raises UserError for none."""
+    """The documents of the source, one after the other; a text comes in parts. Raises UserError for none."""
     if not a.source.name.endswith((*documents.LINES, documents.TABLE)):
-        yield read_file(a.source)
+        yield from chunks(read_file(a.source))
         return
     bad: list[str] | None = [] if a.skip_bad else None
     for part in documents.find([str(a.source)]).parts(a.field):
@@ -62,7 +64,7 @@ def main() -> None:
     if not a.out.absolute().parent.is_dir():
         raise UserError(f"the folder of {a.out} does not exist; make it first")
     try:
-        tokenizer = BPETokenizer.train(texts(a), a.size)
+        tokenizer = BPETokenizer.train(tqdm(texts(a), "reading", unit=" texts", disable=None), a.size)
         tokenizer.save(a.out)
     except OSError as error:
         raise UserError(f"{a.out} cannot be written ({error.strerror})") from None

@@ -79,6 +79,14 @@ def read_state(path: Path) -> dict:
         return _state(file)
 
 
+def whole_state(path: Path) -> dict:
+    """The same; empty where there is no checkpoint, or none that can be read."""
+    try:
+        return read_state(path)
+    except UserError:
+        return {}
+
+
 @contextlib.contextmanager
 def _opened(path: Path):
     try:
