@@ -5,8 +5,10 @@ before anything begins.
 import dataclasses
 import shlex
 import sys
+import typing
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import tyro
@@ -33,12 +35,13 @@ def parse(
     presets: dict | None = None,
     quick: dict | None = None,
     bare: Settings | None = None,
+    hidden: Collection[str] = (),
 ) -> tuple[Settings, Options]:
     """Settings and options from the command line. Raises UserError, one line, for what cannot be parsed or
     cannot be meant.
 
-    presets: {name: {setting: value}}, what --preset chooses from. quick: {setting: value} that --quick sets.
-    bare: what a file of --config changes, if not the defaults.
+    presets: {name: {setting: value}} of --preset. quick: {setting: value} of --quick. bare: what a file of
+    --config changes, if not the defaults. hidden: what --help leaves out.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(defaults, PartSettings):
@@ -54,12 +57,11 @@ def parse(
     if config is not None:
         defaults = bare or defaults
     changed = config_file.read(config, defaults) if config is not None else {}
-    if presets and preset:
-        changed |= presets[preset]
+    changed |= presets[preset] if presets and preset else {}
     if quick and "--quick" in arguments:
         changed |= quick
     usual = dataclasses.replace(defaults, **changed)
-    s, options = _parse_once(usual, description, arguments)
+    s, options = _parse_once(usual, description, arguments, hidden)
     if not any(argument.startswith("--warm-up") for argument in arguments):
         s = _with_shorter_warm_up(s, usual)
     if options.quick:
@@ -88,14 +90,31 @@ def _value_of(flag: str, arguments: list[str]) -> str | None:
 
 
 def _parse_once(
-    defaults: Settings, description: str, arguments: list[str] | None
+    defaults: Settings, description: str, arguments: list[str], hidden: Collection[str]
 ) -> tuple[Settings, Options]:
+    options = Options()
+    if {"--help", "-h"} & set(arguments):
+        defaults, options = _without(hidden, defaults), _without(hidden, options)
+    flags: Any = tyro.conf.FlagCreatePairsOff[type(options)]  # type: ignore[misc]
     parser = dataclasses.make_dataclass(
-        "Command",
-        [("settings", type(defaults), defaults), ("run", tyro.conf.FlagCreatePairsOff[Options], Options())],
+        "Command", [("settings", type(defaults), defaults), ("run", flags, options)]
     )
     command = parse_as(parser, arguments, description, (*KINDS, Options))
     return command.settings, command.run
+
+
+def _without(hidden: Collection[str], values):
+    """The same values of a kind whose fields of these names are not listed by --help."""
+    kind, hints = type(values), typing.get_type_hints(type(values), include_extras=True)
+    own = [
+        (name, Annotated[hints[name], tyro.conf.Suppress], getattr(values, name))
+        for name in hidden
+        if name in hints
+    ]
+    doc = {"__doc__": kind.__doc__}
+    return dataclasses.make_dataclass(kind.__name__, own, bases=(kind,), namespace=doc, frozen=True)(
+        **vars(values)
+    )
 
 
 def _validate(s: Settings, options: Options) -> None:

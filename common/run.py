@@ -12,21 +12,18 @@ from inspect import cleandoc
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from common import command_line, lessons, results
+from common import command_line, lessons, outcome, results
 from common.command_line import parse
 from common.data import Data
 from common.data.tokenizer import UnreachableError
 from common.errors import UserError, command
-from common.generation import sampling
 from common.generation.load import load_run
 from common.lessons import run_folder
 from common.lessons.fingerprint import asked
 from common.lessons.overfit import overfit
 from common.lessons.plan import Plan, plan_of
 from common.one_run import Cell, initial, run_one, together
-from common.report import summary
 from common.report.summary import Result
 from common.results import extra
 from common.settings import Lesson, Options, Settings
@@ -58,7 +55,8 @@ def _main(plan: Plan) -> None:
         description += f"\n\n{cleandoc(plan.arguments.__doc__ or '')}"
         sys.argv[1:] = plan.arguments(sys.argv[1:])
     changed, small = plan.small()
-    s, options = parse(plan.defaults, description, None, plan.presets, changed, plan.bare)
+    hidden = plan.unused() if {"--help", "-h"} & set(sys.argv[1:]) else ()
+    s, options = parse(plan.defaults, description, None, plan.presets, changed, plan.bare, hidden)
     arms = command_line.chosen_arms(plan, options, small if options.quick else plan.course_arms)
     device = command_line.device(plan, options.device)
     threads.check(options.threads)
@@ -171,48 +169,16 @@ def _train(
                 torch.set_num_threads(most)
                 done.append(result)
                 if model is not None and seed == options.seeds[0] and not plan.overview:  # a map has too many
-                    paths += _show(cell, model, result, options)
+                    paths += outcome.show(cell, model, result, options)
     except (Stopped, KeyboardInterrupt) as stop:
         if group.leads:
             _tell_how_to_go_on(isinstance(stop, Stopped), bool(done))
         raise SystemExit(130) from None
-    paths += _pictures(plan, arms, s, options, presence, done, data.corpus.family)
+    paths += outcome.pictures(plan, arms, s, options, presence, done, data.corpus.family)
     for path in paths:
         print(f"picture     {path}")
     print(f"checkpoint  {cells[-1].folder}")
     print(f"results     {results.results_path() if options.log else 'not logged'}")
-
-
-def _pictures(
-    plan: Plan,
-    arms: list[str],
-    s: Settings,
-    options: Options,
-    presence: Presence,
-    done: list[Result],
-    family: str,
-) -> list[Path]:
-    """Print the table of all runs, and draw what shows them together. The paths of what was drawn."""
-    paths: list[Path] = []
-    print(summary.table(plan, [result.row for result in done], s, family))
-    if plan.overview and options.pictures:
-        folder = run_folder.overview_folder(plan, s, family, arms, options.seeds)
-        paths += _overview(plan, done, folder)
-    elif options.pictures:
-        paths += summary.curves(plan, done)
-    if options.measure or (plan.measure and options.log and options.pictures and s == plan.defaults):
-        paths += _measured(plan, options, presence)
-    return paths
-
-
-def _show(cell: Cell, model: nn.Module, result: Result, options: Options) -> list[Path]:
-    """Print what a trained model writes, and draw the script's picture of it. The paths of what was drawn."""
-    name = "" if cell.arm == "default" else f" of {cell.arm}"
-    text = sampling.sample(model, cell.data, cell.settings, cell.seed, options.prompt or "")
-    print(f"\nsample{name}, seed {cell.seed}:\n{text}")
-    if not cell.plan.picture or not options.pictures:
-        return []
-    return cell.plan.picture(model, cell.data, result, cell.folder)
 
 
 def _tell_how_to_go_on(saved: bool, some_finished: bool) -> None:
@@ -247,42 +213,6 @@ def _warn_of_a_short_text(s: Settings, data: Data) -> None:
         )
 
 
-def _overview(plan: Plan, done: list[Result], folder: Path) -> list[Path]:
-    """The pictures of all runs together.
-
-    What they cannot show, a fit that finds nothing for one, does not lose the rest of the output.
-    """
-    assert plan.overview
-    try:
-        return plan.overview(done, folder)
-    except RuntimeError as error:
-        print(f"the pictures could not be drawn: {error}")
-        return []
-
-
-def _measured(plan: Plan, options: Options, presence: Presence) -> list[Path]:
-    """The pictures of what a script measures besides training: once for each state of its code, or when asked
-    to.
-    """
-    folder = run_folder.measured_folder(plan)
-    known = sorted(folder.glob("*.png"))
-    if known and not options.measure:
-        print("speed and memory were measured before (--measure does it again)")
-        return known
-    if presence.others() and not options.quick:
-        said = "speed and memory are not measured while another run of the course is going on"
-        print(f"{said}; afterwards: --resume --measure")
-        return []
-    assert plan.measure
-    print("measuring speed and memory ...", flush=True)
-    if options.quick:  # beside what is kept
-        folder = folder.with_name("measured-quick")
-    paths = plan.measure(folder, options.quick)
-    if options.log:
-        extra.append(extra.measured(plan.experiment, folder))
-    return paths
-
-
 # ---- the other things a script can do ------------------------------------------------------------
 
 
@@ -290,7 +220,7 @@ def _generate(plan: Plan, arms: list[str], s: Settings, options: Options, device
     lacking = []
     for arm, seed in [(arm, seed) for arm in arms for seed in options.seeds]:
         try:
-            run = load_run(folder := run_folder.find_run(plan, arm, seed, s), device)
+            run = load_run(folder := run_folder.find_run(plan, arm, seed, s), device, plan)
             print(f"{folder} ({run_folder.progress(run.state)}):")
             print(run.sample(options.prompt or "", seed=int(time.time())))
         except UserError as error:  # the others are there for all that

@@ -192,9 +192,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Options:
-    """How to run; what changes the outcome of a seed is in the settings, and these three choose settings:
-    --preset, --config, --quick.
-    """
+    """How to run; what changes the outcome of a seed is in the settings."""
 
     preset: str | None = None
     """Settings that belong together, where a script has such; other flags still change single ones."""

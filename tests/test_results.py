@@ -301,7 +301,7 @@ def test_the_command_line_compares_and_shows_the_difference(own_logs, capsys, mo
     monkeypatch.setattr("sys.argv", ["results", "compare", "multi_head", "positions"])
     comparison.main()
     assert "-0.5000 bits per character ± 0.0000 (95 % interval, 3 seeds): better" in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["results", "diff", "multi_head", "positions"])
+    monkeypatch.setattr("sys.argv", ["results", "diff", "multi_head"])  # against what comes before it
     comparison.main()
     said = capsys.readouterr().out
     assert (
@@ -313,6 +313,8 @@ def test_the_command_line_compares_and_shows_the_difference(own_logs, capsys, mo
     with pytest.raises(SystemExit) as stop:
         comparison.main()
     error = capsys.readouterr().err
+    assert "\n+ new, 02_attention/multi_head: " in said and "\n- old, 02_attention/positions: " in said
+    assert "\nnew minus old: -0.5" in said and "\nnew  02_" in said and "\nold  02_" in said
     assert (
         stop.value.code == 2
         and "bigram has no row with the code as it is now; run it: python 02_attention/bigram.py "
@@ -354,3 +356,24 @@ def test_a_corpus_may_be_called_anything(name, own_logs):
     run = row(seed=1) | {"corpus": name}
     append(run)
     assert list(results.read().corpus) == [name] and results.logged(run)
+
+
+@pytest.mark.parametrize(
+    "words", [["pre_ln --lr '3", "pre_ln"], ["multi_head", 'positions --n-head "8'], ["pre_ln 'x", "post_ln"]]
+)
+def test_a_quotation_mark_without_its_other_half(words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["results", "compare", *words])
+    with pytest.raises(SystemExit) as stop:
+        comparison.main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1, said
+    assert "no closing quotation; write a quotation mark in pairs" in said or "is no script" in said
+
+
+def test_what_has_nothing_before_it_is_compared_with_what_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["results", "diff", "count_bigram"])
+    with pytest.raises(SystemExit):
+        comparison.main()
+    assert "count_bigram has nothing before it to be compared with; write diff NEW OLD" in (
+        capsys.readouterr().err
+    )

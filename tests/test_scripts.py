@@ -1,17 +1,23 @@
 """Every script runs as a user runs it, and appends a valid row."""
 
+import contextlib
+import io
 import math
 import os
+import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import pandas as pd
 import pytest
 
-from common import lessons, results
+from common import command_line, lessons, results
 from common.data.tokenizer import make
 from common.lessons.course import COURSE
 from common.paths import ROOT
+from common.settings import Options
+from common.tools import course
 
 NAMES = [e for e in COURSE if "/names_" in e]
 
@@ -140,11 +146,9 @@ def test_help_names_every_flag(script):
         "batch-size",
         "lr",
         "seeds",
-        "arms",
         "device",
         "dtype",
         "corpus",
-        "n-layer",
         "n-embd",
         "n-head",
         "block-size",
@@ -248,3 +252,95 @@ def test_a_vocabulary_is_learned_written_and_used(script, tmp_path, monkeypatch)
     told = done.stdout.split()[-1]  # without a suffix it would be taken for the name of an encoding
     monkeypatch.chdir(tmp_path)
     assert make(told, "", "").merges == make("v.json", "", "").merges
+
+
+def test_the_smaller_form_of_the_cache_times_it(script, own_logs):
+    """What the script is about is not left out of a first look; nothing is kept of it."""
+    done = script("07_tokenizer_gqa/kv_cache", "--quick")
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("one more token (ms)"))
+    assert [float(cell) > 0 for cell in line.split()[-2:]] == [True, True]
+    assert "measured-quick/decoding.png" in done.stdout and not (own_logs / "results_All.csv").exists()
+
+
+# ---- a script of one's own ------------------------------------------------------------------------
+
+
+def test_a_copy_outside_the_project_trains_and_writes(tmp_path, own_logs, text_file):
+    mine = tmp_path / "mine.py"
+    mine.write_text((ROOT / "02_attention/average.py").read_text(encoding="utf-8"), encoding="utf-8")
+
+    def run(*flags, command=(str(mine),)):
+        return subprocess.run(
+            [sys.executable, *command, *flags], cwd=tmp_path, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    flags = ("--corpus", str(text_file), "--steps", "5")
+    assert run(*flags).returncode == 0
+    done = run(*flags, "--generate", "--prompt", "a l")
+    assert done.returncode == 0 and "\na l" in done.stdout, done.stderr
+    folder = next(own_logs.glob("runs/**/checkpoint.safetensors")).parent
+    other = run(str(folder), "--prompt", "a", command=("-m", "common.generate"))
+    assert other.returncode == 2 and "mine.py --generate" in other.stderr and other.stderr.count("\n") == 1
+
+
+# ---- what --help lists ----------------------------------------------------------------------------
+
+
+def listed(plan) -> set[str]:
+    """The flags that --help lists."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+        command_line.parse(plan.defaults, "", ["--help"], plan.presets, hidden=plan.unused())
+    entries = " ".join(re.findall(r"(?m)^\W{1,3}(--\S.*?)(?:  |$)", out.getvalue()))
+    return set(re.findall(r"--([a-z][a-z0-9-]*)", entries))
+
+
+@pytest.mark.parametrize("experiment", [e for e in COURSE if lessons.course_plan(e).arms])
+def test_help_lists_what_the_script_reads(experiment):
+    plan = lessons.course_plan(experiment)
+    names = [f.name.replace("_", "-") for kind in (plan.defaults, Options()) for f in fields(kind)]
+    shown = {name for name in names if {name, f"no-{name}"} & listed(plan)}
+    unused = {name.replace("_", "-") for name in plan.unused()}
+    assert shown == set(names) - unused
+    assert {"corpus", "seeds", "quick"} <= shown and ("arms" in shown) == (len(plan.arms) > 1)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "there", "not_there"),
+    [
+        ("01_bigram/count_bigram", {"corpus"}, {"steps", "n-head", "device", "arms", "parallel"}),
+        ("05_residual_norm/pre_ln", {"n-head", "lr"}, {"dropout", "n-kv-head", "measure", "trackio"}),
+        ("07_tokenizer_gqa/gqa", {"sizes", "measure"}, {"n-kv-head", "config", "preset"}),
+        ("09_pretraining/pretrain", {"parallel", "preset", "config", "pair-decay"}, {"measure", "arms"}),
+    ],
+)
+def test_flags_that_help_lists(experiment, there, not_there):
+    shown = listed(lessons.course_plan(experiment))
+    assert there <= shown and not shown & not_there
+
+
+def test_help_is_there_in_three_seconds():
+    before = os.times().children_user  # of the processor: tests run side by side
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "05_residual_norm/pre_ln.py"), "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and os.times().children_user - before < 3
+
+
+def test_a_package_that_is_not_installed_is_one_line(tmp_path):
+    """As on a computer where the course was only unpacked."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "common.tools.course", "list"],  # -S: without what is installed
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": ""},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: torch is not installed; in the course's folder: pip install -e .\n"
+
+
+def test_the_list_of_scripts_fits_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    course.show_list()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100 and sum(line.startswith("0") for line in lines) == len(COURSE)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import lessons, run
+from common import lessons, outcome
 from common.model.gpt import GPT
 from common.report.summary import Result
 from common.settings import Settings
@@ -207,7 +207,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(tmp_path, capsys):
         raise RuntimeError("no fit was found")
 
     plan = dataclasses.replace(lessons.course_plan("06_transformer/sizes"), overview=board)
-    assert run._overview(plan, [], tmp_path) == [] and "no fit was found" in capsys.readouterr().out
+    assert outcome._overview(plan, [], tmp_path) == [] and "no fit was found" in capsys.readouterr().out
 
 
 def test_the_pictures_of_all_sizes(tmp_path):

@@ -12,6 +12,7 @@ from common.data.tokenizer import Tokenizer, from_state
 from common.errors import UserError
 from common.generation.sampling import names, start_of, text
 from common.lessons import receipts
+from common.lessons.plan import Plan
 from common.lessons.run_folder import find_run
 from common.settings import NamesSettings, Settings
 from common.training import checkpoint
@@ -49,20 +50,16 @@ class Run:
         return self.plan.load(self.settings, self.device, self.tokenizer)
 
 
-def load_run(folder: Path, device: str = "cpu") -> Run:
+def load_run(folder: Path, device: str = "cpu", plan: Plan | None = None) -> Run:
     """The model of a run folder.
 
-    Raises UserError if it holds no checkpoint of a script of this project as the script is now.
+    plan: the script that it is known to be of, as where a script of one's own samples from its run; else it
+    has to be one of this project. Raises UserError if the folder holds no checkpoint of the script as it is
+    now.
     """
     saved = checkpoint.load(folder / checkpoint.NAME)
     experiment = str(saved.state["experiment"])
-    script = (lessons.ROOT / f"{experiment}.py").resolve()
-    if script.parent.parent != lessons.ROOT or not script.is_file():
-        raise UserError(
-            f"{folder} names the script {experiment!r}, which is not in this project; only runs of its own "
-            "scripts are loaded"
-        )
-    plan, arm = lessons.plan(script), str(saved.state.get("arm"))
+    plan, arm = plan or _plan_of(experiment, folder), str(saved.state.get("arm"))
     config = str(saved.state.get("config_hash"))
     if arm not in plan.arms or saved.state.get("code_hash") not in receipts.codes(
         experiment, arm, config, plan.code(arm)
@@ -75,6 +72,16 @@ def load_run(folder: Path, device: str = "cpu") -> Run:
     model = plan.arms[saved.state["arm"]](s, tokenizer.vocab_size).to(device)
     checkpoint.restore_model(saved, model)
     return Run(model, tokenizer, s, plan, saved.state, device)
+
+
+def _plan_of(experiment: str, folder: Path) -> Plan:
+    script = (lessons.ROOT / f"{experiment}.py").resolve()
+    if script.parent.parent == lessons.ROOT and script.is_file():
+        return lessons.plan(script)
+    raise UserError(
+        f"{folder} names the script {experiment!r}, which is not in this project; no other is run for a "
+        f"checkpoint that names it. Let the script itself write: python .../{experiment}.py --generate"
+    )
 
 
 def locate(name: str) -> Path:

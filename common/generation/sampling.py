@@ -278,9 +278,7 @@ def names(
 
 
 def start_of(tokenizer) -> str:
-    """What a sample begins with where no prompt is given: a new line, or the first character of an alphabet
-    without one.
-    """
+    """What a sample begins with without a prompt: a new line, or what has id 0 where there is no new line."""
     try:
         return "\n" if len(tokenizer.encode("\n")) else ""
     except UserError:

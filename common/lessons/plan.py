@@ -21,7 +21,7 @@ from common.data.tokenizer import identity
 from common.errors import UserError
 from common.lessons.fingerprint import asked, fingerprint
 from common.lessons.header import Header, read_header
-from common.settings import ARCHITECTURE, RECIPE, Arm, Lesson, NamesSettings, Settings
+from common.settings import ARCHITECTURE, RECIPE, Arm, Lesson, NamesSettings, PartSettings, Settings
 from common.training.loop import train
 
 
@@ -61,10 +61,15 @@ class Plan:
         return [name for name, arm in self.arms.items() if not getattr(arm, "on_demand", False)]
 
     def settings(self, flags: str = "") -> Settings:
-        """The settings of the course's run with these flags."""
+        """The settings of the course's run with these flags. Raises UserError."""
         if not flags:
             return self.defaults
-        return parse(self.defaults, "", shlex.split(flags), self.presets, bare=self.bare)[0]
+        try:
+            words = shlex.split(flags)
+        except ValueError as error:
+            said = str(error).lower()
+            raise UserError(f"{self.experiment} {flags}: {said}; write a quotation mark in pairs") from None
+        return parse(self.defaults, "", words, self.presets, bare=self.bare)[0]
 
     def small(self) -> tuple[dict, list[str]]:
         """What --quick changes, and the arms it trains: what the script says, else a tenth of the steps and
@@ -118,6 +123,23 @@ class Plan:
         if isinstance(self.defaults, NamesSettings):
             own_loop |= {"tokenizer"}  # names are read letter by letter
         return set(ARCHITECTURE) - self.reads(arm, s) - {"block_size"} | counted | own_loop
+
+    def unused(self) -> set[str]:
+        """The settings and options that this script has no use for, whatever the arm."""
+        ignored = [
+            self.ignores(arm, self.defaults) | getattr(build, "settings", {}).keys()
+            for arm, build in self.arms.items()
+        ]
+        has = {
+            "preset": self.presets,
+            "config": isinstance(self.defaults, PartSettings),
+            "arms": len(self.arms) > 1,
+            "measure": self.measure,
+            "trackio": "dashboard" in asked(self.train),
+            "parallel": "group" in asked(self.train),
+            **dict.fromkeys(("device", "threads", "check"), any(map(self.trains, self.arms))),
+        }
+        return set.intersection(*ignored) | {name for name, used in has.items() if not used}
 
     def code(self, arm: str) -> str:
         """The fingerprint of all that decides what a run of this arm computes, but settings and seed."""

@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from common import lessons, results
 from common.command_line import flags
 from common.errors import UserError
@@ -140,6 +142,20 @@ def curve_of(state: dict) -> list[tuple[int, float, float, float]]:
 def read_curve(folder: Path) -> list[tuple[int, float, float, float]]:
     """The learning curve of the checkpoint in a folder; none where there is none."""
     return curve_of(checkpoint.whole_state(folder / checkpoint.NAME))
+
+
+def measured(folder: Path) -> str:
+    """What a script measured besides training, as a table: of its data files those with a panel, a series, x
+    and a value.
+    """
+    tables = []
+    for path in sorted(folder.glob("*.csv")):
+        data = pd.read_csv(path)
+        if len(data.columns) == 4:
+            panel, series, x, value = data.columns
+            table = data.pivot_table(value, [panel, x], series, sort=False)
+            tables.append(table.to_string(float_format="{:,.3g}".format))
+    return "\n\n".join(tables)
 
 
 def curves(plan: Plan, runs: list[Result]) -> list[Path]:

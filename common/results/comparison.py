@@ -2,10 +2,11 @@
 
 From the command line:
 
-    python -m common.results compare A B
-    python -m common.results diff A B
+    python -m common.results compare NEW [OLD]
+    python -m common.results diff NEW [OLD]
 
-A and B are experiments: multi_head, ngram:5, 'names_mlp --keep-duplicates'.
+NEW and OLD are experiments: multi_head, ngram:5, 'names_mlp --keep-duplicates'. Without OLD, the script that
+comes before NEW.
 """
 
 import ast
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from common.errors import UserError, command
 from common.lessons import Reference, refer
+from common.lessons.course import predecessor
 from common.lessons.header import read_header
 from common.paths import ROOT
 from common.results import families
@@ -30,7 +32,7 @@ def describe(reference: Reference, rows) -> str:
     loss, accuracy = rows.test_loss.mean(), 100 * rows.test_accuracy.mean()
     seeds = " ".join(map(str, rows.seed))
     figures = f"test bpc {bpc.mean:.4f}{half}   loss {loss:.4f}   accuracy {accuracy:.2f} %"
-    return f"{str(reference):<34} {figures}   seeds {seeds}"
+    return f"{str(reference):<38} {figures}   seeds {seeds}"
 
 
 def _compare(a: Reference, b: Reference) -> None:
@@ -41,8 +43,8 @@ def _compare(a: Reference, b: Reference) -> None:
             command = f"python {reference.experiment}.py --seeds 1 2 3{arm} {reference.flags}".strip()
             raise UserError(f"{reference} has no row with the code as it is now; run it: {command}")
     difference = families.difference(a, b, lambda line: rows.get(line, course_rows(line)))
-    for reference, measured in rows.items():
-        print(describe(reference, measured))
+    for what, (reference, measured) in zip(("new", "old"), rows.items(), strict=False):
+        print(f"{what}  {describe(reference, measured)}")
     shared = sorted(set(rows[a].seed) & set(rows[b].seed))
     if any(len(measured) > len(shared) for measured in rows.values()):
         means = " and ".join(
@@ -54,7 +56,7 @@ def _compare(a: Reference, b: Reference) -> None:
         if math.isnan(difference.half)
         else f" ± {difference.half:.4f} (95 % interval, {difference.n} seeds)"
     )
-    print(f"{a} minus {b}: {difference.mean:+.4f} bits per character{half}: {difference.verdict}")
+    print(f"new minus old: {difference.mean:+.4f} bits per character{half}: {difference.verdict}")
 
 
 def code_difference(a: Path, b: Path) -> list[str]:
@@ -75,16 +77,19 @@ def main() -> None:
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(__doc__)
         return
-    if len(sys.argv) != 4 or sys.argv[1] not in ("compare", "diff"):
+    if len(sys.argv) not in (3, 4) or sys.argv[1] not in ("compare", "diff"):
         raise UserError(
-            "usage: python -m common.results compare|diff A B; A and B are experiments: multi_head, "
+            "usage: python -m common.results compare|diff NEW [OLD]; these are experiments: multi_head, "
             "ngram:5, 'names_mlp --keep-duplicates'"
         )
-    a, b = refer(sys.argv[2]), refer(sys.argv[3])
+    new = refer(sys.argv[2])
+    old = refer(sys.argv[3]) if len(sys.argv) == 4 else predecessor(new)
+    if old is None:
+        raise UserError(f"{new} has nothing before it to be compared with; write {sys.argv[1]} NEW OLD")
     if sys.argv[1] == "diff":
-        print("\n".join(code_difference(ROOT / f"{a.experiment}.py", ROOT / f"{b.experiment}.py")))
-        print(
-            f"\n{a}: {read_header(ROOT / f'{a.experiment}.py').title}\n{b}: "
-            f"{read_header(ROOT / f'{b.experiment}.py').title}\n"
-        )
-    _compare(a, b)
+        print("\n".join(code_difference(ROOT / f"{new.experiment}.py", ROOT / f"{old.experiment}.py")))
+        print()
+        for what, line in (("+ new", new), ("- old", old)):
+            print(f"{what}, {line}: {read_header(ROOT / f'{line.experiment}.py').title}")
+        print()
+    _compare(new, old)

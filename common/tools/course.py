@@ -12,9 +12,11 @@ From the command line:
     python -m common.tools.course verify LINE [--seed N]
 """
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import TextWrapper
 from typing import Annotated, Union
 
 import tyro
@@ -218,12 +220,15 @@ def work(tasks: list[Task], jobs: int, quick: bool = False) -> None:
 
 
 def show_list() -> None:
+    indent = 33
+    width = max(60, shutil.get_terminal_size().columns)
+    wrap = TextWrapper(width, "", " " * indent, break_long_words=False, break_on_hyphens=False)
     for experiment in COURSE:
         plan = course_plan(experiment)
         arms = f"  [{', '.join(plan.arms)}]" if len(plan.arms) > 1 else ""
-        print(f"{experiment + '.py':<32} {plan.header.title}{arms}")
+        print(wrap.fill(f"{experiment + '.py':<{indent}}{plan.header.title}{arms}"))
         for flags in plan.header.variants[1:]:
-            print(f"{'':<32}   also with {flags}")
+            print(wrap.fill(f"{'':<{indent}}  also with {flags}"))
 
 
 def show_status() -> bool:

@@ -11,6 +11,7 @@ RUN is the folder of a run, or the name of a script: its run at default settings
 import json
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,10 +64,10 @@ def export(run: Run, kind: str, folder: Path) -> Form:
     form = form_of(run.model, run.settings.block_size)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already and not empty; remove it, or choose another --out")
-    part = folder.with_name(folder.name + ".part")
+    part = None
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
         if kind == "hf":
             write_hf(form, run.tokenizer, run.settings.block_size, part)
         else:
@@ -79,7 +80,8 @@ def export(run: Run, kind: str, folder: Path) -> Form:
             f"{folder} cannot be written ({error.strerror or error}); choose another --out"
         ) from None
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part:
+            shutil.rmtree(part, ignore_errors=True)
     return form
 
 

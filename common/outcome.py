@@ -1,0 +1,87 @@
+"""What comes of the runs of a script, shown at its end: samples, the table, pictures, speed and memory."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from common.generation import sampling
+from common.lessons import run_folder
+from common.lessons.plan import Plan
+from common.one_run import Cell
+from common.report import summary
+from common.report.summary import Result
+from common.results import extra
+from common.settings import Options, Settings
+from common.training.presence import Presence
+
+
+def show(cell: Cell, model: nn.Module, result: Result, options: Options) -> list[Path]:
+    """Print what a trained model writes, and draw the script's picture of it. The paths of what was drawn."""
+    name = "" if cell.arm == "default" else f" of {cell.arm}"
+    text = sampling.sample(model, cell.data, cell.settings, cell.seed, options.prompt or "")
+    print(f"\nsample{name}, seed {cell.seed}:\n{text}")
+    if not cell.plan.picture or not options.pictures:
+        return []
+    return cell.plan.picture(model, cell.data, result, cell.folder)
+
+
+def pictures(
+    plan: Plan,
+    arms: list[str],
+    s: Settings,
+    options: Options,
+    presence: Presence,
+    done: list[Result],
+    family: str,
+) -> list[Path]:
+    """Print the table of all runs, and draw what shows them together. The paths of what was drawn."""
+    paths: list[Path] = []
+    print(summary.table(plan, [result.row for result in done], s, family))
+    if plan.overview and options.pictures:
+        folder = run_folder.overview_folder(plan, s, family, arms, options.seeds)
+        paths += _overview(plan, done, folder)
+    elif options.pictures:
+        paths += summary.curves(plan, done)
+    usual = replace(plan.defaults, **plan.small()[0]) if options.quick else plan.defaults
+    wanted = plan.measure and (options.log or options.quick) and options.pictures and s == usual
+    if options.measure or wanted:
+        paths += _measured(plan, options, presence)
+    return paths
+
+
+def _overview(plan: Plan, done: list[Result], folder: Path) -> list[Path]:
+    """The pictures of all runs together.
+
+    What they cannot show, a fit that finds nothing for one, does not lose the rest of the output.
+    """
+    assert plan.overview
+    try:
+        return plan.overview(done, folder)
+    except RuntimeError as error:
+        print(f"the pictures could not be drawn: {error}")
+        return []
+
+
+def _measured(plan: Plan, options: Options, presence: Presence) -> list[Path]:
+    """The pictures of what a script measures besides training: once for each state of its code, or when asked
+    to.
+    """
+    folder = run_folder.measured_folder(plan)
+    known = sorted(folder.glob("*.png"))
+    if known and not options.measure:
+        print("speed and memory were measured before (--measure does it again)")
+        return known
+    if presence.others() and not options.quick:
+        said = "speed and memory are not measured while another run of the course is going on"
+        print(f"{said}; afterwards: --resume --measure")
+        return []
+    assert plan.measure
+    print("measuring speed and memory ...", flush=True)
+    if options.quick:  # beside what is kept
+        folder = folder.with_name("measured-quick")
+    paths = plan.measure(folder, options.quick)
+    print(summary.measured(folder))
+    if options.log:
+        extra.append(extra.measured(plan.experiment, folder))
+    return paths
