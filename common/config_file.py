@@ -93,7 +93,7 @@ def read(path: str, defaults: Settings) -> dict:
                 raise UserError(
                     f"{path}: {section} has no setting {name!r}{hint}; it has {', '.join(belonging)}"
                 )
-            values_of[name] = _value(f"{path}: {section}.{name}", kinds[name], value)
+            values_of[name] = checked(f"{path}: {section}.{name}", kinds[name], value)
     return values_of
 
 
@@ -139,7 +139,7 @@ class _Strict(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _value(where: str, kind, value):
+def checked(where: str, kind, value):
     """A value as the type of its setting asks. Raises UserError for another."""
     choices = typing.get_args(kind)
     if typing.get_origin(kind) in (types.UnionType, typing.Union):

@@ -9,6 +9,7 @@ RUN is the folder of a run, or the name of a script: its run at default settings
 published GPT-2 weights.
 """
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -75,12 +76,12 @@ def score_of(state: dict) -> list[str]:
     """What this checkpoint itself scored: on the test text if it is of a finished run, else at the last point
     of its learning curve.
     """
-    if "scores" in state and progress(state).endswith("steps"):
-        return [f"test {state['scores']['test']['bpc']:.3f} bits per character"]
-    if state["curve"]:
-        return [
-            f"validation {state['curve'][-1][3]:.3f} bits per character at step {state['curve'][-1][0]:,}"
-        ]
+    with contextlib.suppress(LookupError, TypeError, ValueError):  # it may say anything
+        if "scores" in state and progress(state).endswith("steps"):
+            return [f"test {state['scores']['test']['bpc']:.3f} bits per character"]
+        if state["curve"]:
+            step, _, _, bits = state["curve"][-1]
+            return [f"validation {bits:.3f} bits per character at step {step:,}"]
     return ["not measured"]
 
 
@@ -111,9 +112,11 @@ def change(line: str, a: Arguments) -> Arguments:
     Raises UserError for what cannot be set, or not so.
     """
     name, _, value = line.removeprefix("/").partition(" ")
-    name = name.replace("-", "_")
+    name = name.strip().replace("-", "_")
     if name.replace("_", "-") not in COMMANDS:
-        raise UserError(f"/{name} is not known{nearest(name, COMMANDS)}; there are {', '.join(COMMANDS)}")
+        raise UserError(
+            f"{f'/{name}'!r} is not known{nearest(name, COMMANDS)}; there are {', '.join(COMMANDS)}"
+        )
     kind: Callable = str if name == "stop" else whole if name in ("length", "seed", "top_k") else float
     if not value.strip() and name != "stop":
         print(f"{name.replace('_', '-')} {told(a, name)}", file=sys.stderr)
@@ -146,7 +149,10 @@ def check(a: Arguments) -> None:
     if not 0 <= a.seed < 2**63:
         raise UserError(f"--seed {a.seed} makes no sense; it must be at least 0 and below 2^63")
     if a.prompt is not None and "" in (a.prompt or ("",)):
-        raise UserError("--prompt is empty; give at least one character to go on from, or leave --prompt out")
+        raise UserError(
+            "--prompt is empty; give at least one character to go on from (--prompt=-- for one that begins "
+            "with a dash), or leave --prompt out"
+        )
     a.how.check()
 
 

@@ -241,6 +241,7 @@ ROOMS = {
         "pictures",
         "picture_data",
         "tables",
+        "samples",
         "equal_time",
         "summary",
         "readme",

@@ -168,7 +168,8 @@ def _of_lines(name: str) -> Iterator[Part]:
             try:
                 raw = lines.readlines(ABOUT)
             except Exception as error:
-                if isinstance(error, OSError | EOFError | zlib.error) or "zstd" in type(error).__module__:
+                library = type(error).__module__.partition(".")[0]
+                if isinstance(error, OSError | EOFError | zlib.error) or library == "zstandard":
                     why = f"is broken after line {number} ({error})"
                     raise UserError(f"{name} {why}; fetch it again") from None
                 raise
@@ -222,15 +223,23 @@ def _table(name: str, key: str) -> Iterator[tuple[str, int]]:
     try:
         file = parquet.ParquetFile(name)
     except Exception as error:
-        raise UserError(f"{name} is no Parquet file ({error}); fetch it again") from None
+        raise UserError(f"{name} is no Parquet file ({_first_line(error)}); fetch it again") from None
     columns = file.schema_arrow.names
     if key not in columns:
         raise UserError(f"{name} has no column {key!r}; it has {', '.join(map(repr, columns))} (--field)")
     size, rows, done = Path(name).stat().st_size, max(1, file.metadata.num_rows), 0
-    for batch in file.iter_batches(batch_size=256, columns=[key]):
-        for text in batch.column(0).to_pylist():
-            done += 1
-            yield text, size * done // rows
+    try:
+        for batch in file.iter_batches(batch_size=256, columns=[key]):
+            for text in batch.column(0).to_pylist():
+                done += 1
+                yield text, size * done // rows
+    except (OSError, ValueError) as error:  # a ValueError is the library's for what it cannot decode
+        why = f"is broken after row {done} ({_first_line(error)})"
+        raise UserError(f"{name} {why}; fetch it again") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _hub(name: str, key: str) -> Iterator[tuple[str, int]]:
@@ -244,8 +253,7 @@ def _hub(name: str, key: str) -> Iterator[tuple[str, int]]:
                 raise UserError(f"{name} has no field {key!r}; it has {', '.join(map(repr, row))} (--field)")
             yield row[key], 0
     except (OSError, ValueError) as error:
-        said = str(error).strip().splitlines()
-        raise UserError(f"{name} cannot be had ({said[0] if said else type(error).__name__})") from None
+        raise UserError(f"{name} cannot be had ({_first_line(error)})") from None
 
 
 def _library(module: str, name: str) -> Any:

@@ -188,16 +188,26 @@ Tokenizer = CharTokenizer | ByteTokenizer | TiktokenTokenizer | BPETokenizer
 
 def from_state(state: dict) -> Tokenizer:
     """The tokenizer that `state()` described. Raises UserError for a state it cannot read."""
-    if state.get("name") == "char":
-        return CharTokenizer(state["alphabet"])
-    if state.get("name") == "byte":
-        return ByteTokenizer()
-    if state.get("name") == "bpe":
-        return BPETokenizer(_merges(state))
-    return TiktokenTokenizer(str(state.get("name")))
+    try:
+        if state["name"] == "char":
+            return CharTokenizer(state["alphabet"])
+        if state["name"] == "byte":
+            return ByteTokenizer()
+        if state["name"] == "bpe":
+            return BPETokenizer(_merges(state))
+        return TiktokenTokenizer(state["name"])
+    except WRONG as error:
+        raise UserError(
+            f"what is said of a tokenizer cannot be read ({error or type(error).__name__})"
+        ) from None
+
+
+# what reading a vocabulary runs into that is none
+WRONG = (ValueError, KeyError, TypeError, AttributeError)
 
 
 def _merges(state: dict) -> list[bpe.Merge]:
+    """The merges of a state. Raises one of `WRONG` for a state without."""
     return [(a.encode("latin-1"), b.encode("latin-1")) for a, b in state["merges"]]
 
 
@@ -205,7 +215,7 @@ def load(path: Path) -> BPETokenizer:
     """A vocabulary from its file. Raises UserError for a file that holds none."""
     try:
         return BPETokenizer(_merges(json.loads(path.read_text(encoding="ascii"))))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *WRONG) as error:
         raise UserError(
             f"{path} holds no vocabulary of this course ({error or type(error).__name__}); learn one with "
             "bpe-SIZE"

@@ -102,8 +102,11 @@ def read_meta(folder: Path) -> dict:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         known = {"version", "tokenizer", "end_of_text", "dtype", "splits", "shards"} <= set(meta)
-    except (ValueError, TypeError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); prepare the folder again") from None
+        if known and meta["version"] == VERSION:
+            _check(meta)
+    except (ValueError, TypeError, OSError, KeyError, AttributeError) as error:
+        said = error or type(error).__name__
+        raise UserError(f"{path} cannot be read ({said}); prepare the folder again") from None
     if not known or meta["version"] != VERSION:
         raise UserError(f"{path} was written by another version; prepare the folder again")
     size = np.dtype(meta["dtype"]).itemsize
@@ -115,6 +118,21 @@ def read_meta(folder: Path) -> dict:
                 f"{file} has {has:,} bytes instead of {shard['tokens'] * size:,}; prepare the folder again"
             )
     return meta
+
+
+def _check(meta: dict) -> None:
+    """Raise ValueError, or what a wrong kind of value leads to, where what is said of a folder makes no
+    sense.
+    """
+    if meta["dtype"] not in ("uint16", "uint32"):
+        raise ValueError(f"dtype {meta['dtype']!r:.20}")
+    counts = [shard["tokens"] for shard in meta["shards"].values()]
+    counts += [meta["splits"][split]["characters"] for split in SPLITS]
+    digests = [shard["sha256"] for shard in meta["shards"].values()]
+    wrong = [count for count in counts if type(count) is not int or count < 0]
+    wrong += [digest for digest in digests if not isinstance(digest, str)]
+    if wrong or not isinstance(meta["tokenizer"], dict):
+        raise ValueError(f"{(wrong or [meta['tokenizer']])[0]!r:.20} makes no sense there")
 
 
 def verify(folder: Path) -> dict:

@@ -1,12 +1,14 @@
 """The model of a run, ready to write."""
 
 import sys
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from common import lessons
+from common.config_file import checked
 from common.data import Data
 from common.data.tokenizer import Tokenizer, from_state
 from common.errors import UserError
@@ -67,9 +69,17 @@ def load_run(folder: Path, device: str = "cpu", plan: Plan | None = None) -> Run
         raise UserError(
             f"{folder} was trained by another version of {experiment}.py, or of the code it uses; train again"
         )
-    s = type(plan.defaults)(**saved.state["settings"])
     tokenizer = from_state(saved.state["tokenizer"])
-    model = plan.arms[saved.state["arm"]](s, tokenizer.vocab_size).to(device)
+    kinds = typing.get_type_hints(type(plan.defaults))
+    try:
+        settings = saved.state["settings"].items()
+        s = type(plan.defaults)(**{name: checked(name, kinds.get(name), value) for name, value in settings})
+        model = plan.arms[arm](s, tokenizer.vocab_size).to(device)
+    except (UserError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{folder}: no model has the settings of its checkpoint ({said}); train again"
+        ) from None
     checkpoint.restore_model(saved, model)
     return Run(model, tokenizer, s, plan, saved.state, device)
 

@@ -92,8 +92,9 @@ def choose(logits: Tensor, ids: Tensor, how: Sampling, generator: torch.Generato
         logits = penalised(logits, ids, how.repetition_penalty)
     if how.temperature < SMALLEST:
         return logits.argmax(dim=-1)
-    # at most 0, which no small temperature can make infinite
-    logits = logits - logits.amax(dim=-1, keepdim=True)
+    logits = logits - logits.amax(dim=-1, keepdim=True)  # at most 0: no small temperature makes it infinite
+    if logits.isnan().any():
+        raise UserError("the model gives no probabilities (nan): its weights are damaged; train again")
     weights = F.softmax(filtered(logits / how.temperature, how.top_k, how.top_p, how.min_p), dim=-1)
     return torch.multinomial(weights, 1, generator=generator).squeeze(1)
 

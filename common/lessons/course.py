@@ -1,5 +1,6 @@
 """The course: its scripts in order, and how one refers to a line of it."""
 
+import contextlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,9 +71,9 @@ def find(name: str) -> str:
     Raises UserError.
     """
     name = name.removesuffix(".py").rstrip("/")
-    matches = [e for e in COURSE if name in (e, e.split("/")[1])] or [
-        e for e in COURSE if Path(name).resolve() == ROOT / e
-    ]
+    matches = [e for e in COURSE if name in (e, e.split("/")[1])]
+    with contextlib.suppress(ValueError, OSError):  # a name that can be that of no file
+        matches = matches or [e for e in COURSE if Path(name).resolve() == ROOT / e]
     if len(matches) != 1:
         what = f"means {' and '.join(matches)}" if matches else "is no script of the course"
         raise UserError(f"{name!r} {what}{nearest(name, [*COURSE, *(e.split('/')[1] for e in COURSE)])}")

@@ -33,7 +33,7 @@ def read(path: Path | None = None) -> list[dict[str, str]]:
         return []
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.reader(file))
+            lines = list(csv.reader(file, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{path} is damaged ({error}); git checkout {path} restores what was committed"

@@ -4,7 +4,8 @@ A block between `<!-- table: A; B vs C -->` and `<!-- end -->` is the table of t
 experiment, a stage, or an experiment with flags; each compared with its predecessor, or with the one after
 `vs`), one between `<!-- scores: A; B | NAME; NAME -->` and `<!-- end -->` has scores of these references that
 are no column of the results, one between `<!-- data: NAME -->` and `<!-- end -->` shows what is in the file
-`logs/plots/NAME.csv`, and `<!-- picture: NAME | what it shows -->` has the picture `logs/plots/NAME.png`. A
+`logs/plots/NAME.csv`, one between `<!-- samples: PROMPT -->` and `<!-- end -->` what a script of each stage
+writes after a word, and `<!-- picture: NAME | what it shows -->` has the picture `logs/plots/NAME.png`. A
 figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`. What is not measured
 yet says so, and what earlier code measured has a dagger.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 from common.errors import UserError
 from common.lessons.course import Reference, course_references, find, refer
-from common.report import equal_time, pictures, plots
+from common.report import equal_time, pictures, plots, samples
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.report.picture_data import NotDrawnError, cell, data_lines
 from common.report.tables import markdown, number, own_rates_table, score_table, spread, table
@@ -217,6 +218,7 @@ def render(text: str, measured: Measured) -> Rendered:
         ),
         r"(<!-- own rates: (.*?) -->\n).*?(<!-- end -->)": lambda stage: own_rates_table(measured, stage),
         r"(<!-- equal time: (.*?) -->\n).*?(<!-- end -->)": lambda name: equal_time.table(measured, name),
+        r"(<!-- samples: (\w+) -->\n).*?(<!-- end -->)": lambda prompt: samples.strip(measured, prompt),
         r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": lambda name: data_table(measured, name),
         r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(
             measured, name, shows

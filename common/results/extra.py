@@ -154,11 +154,24 @@ def read(path: Path | None = None):
     path = path or extra_path()
     if _is_new(path):
         return pd.DataFrame(columns=list(COLUMNS))
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, line in enumerate(csv.reader(file), start=1):
-            if len(line) != len(COLUMNS) or (number > 1 and not (line[2].isdigit() and _is_number(line[4]))):
-                raise UserError(f"{path}, line {number} is no score of this course; remove that line")
-    return pd.read_csv(path, dtype={"arm": str, "what": str, "fingerprint": str})
+    number = 0
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for number, line in enumerate(csv.reader(file, strict=True), start=1):
+                seed, value = (line[2], line[4]) if len(line) == len(COLUMNS) else ("", "")
+                if not value or (number > 1 and not (_is_seed(seed) and _is_number(value))):
+                    raise UserError(f"{path}, line {number} is no score of this course; remove that line")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{path} is damaged after line {number} ({error}); git checkout {path} restores what was "
+            "committed"
+        ) from None
+    names = dict.fromkeys(("experiment", "arm", "what", "fingerprint"), str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False)
+
+
+def _is_seed(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _is_number(text: str) -> bool:

@@ -124,15 +124,15 @@ def append(row: dict, path: Path | None = None) -> None:
 
 
 def _with_new_columns(path: Path, header: list[str]) -> list[str]:
-    """Give the file the columns that it lacks, at the end, and return its header.
-
-    The old file is replaced in one step.
-    """
+    """The header of the file, which first gets the columns that it lacks, at the end, in one step."""
     new = [name for name in COLUMNS if name not in header]
     if not new:
         return header
     part = path.with_suffix(".part")
-    with path.open(encoding="utf-8", newline="") as old, part.open("w", encoding="utf-8", newline="") as file:
+    with (
+        path.open(encoding="utf-8", errors="surrogateescape", newline="") as old,
+        part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         for number, line in enumerate(csv.reader(old)):
             whole = len(line) == len(header)  # what is not whole stays as it is, to be named when it is read
@@ -184,7 +184,7 @@ def _check(path: Path, header: list[str]) -> None:
     number = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, line in enumerate(csv.reader(file), start=1):
+            for number, line in enumerate(csv.reader(file, strict=True), start=1):
                 if line and len(line) != len(header):
                     raise UserError(
                         f"{path}, line {number} has {len(line)} cells instead of {len(header)}; remove "

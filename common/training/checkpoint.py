@@ -67,6 +67,13 @@ def write(path: Path, tensors: dict[str, Tensor], state: dict) -> None:
         part.unlink(missing_ok=True)
 
 
+# what every checkpoint says of its run
+SAYS: dict[str, type | tuple[type, ...]] = {
+    "experiment": str, "arm": str, "seed": int, "corpus": str, "config_hash": str, "code_hash": str,
+    "settings": dict, "tokenizer": dict, "step": int, "seconds": (int, float), "curve": list,
+}  # fmt: skip
+
+
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises UserError if there is none, or if it is truncated or not one of ours."""
     with _opened(path) as file:
@@ -103,7 +110,9 @@ def _opened(path: Path):
 
 def _state(file) -> dict:
     state = json.loads((file.metadata() or {})["state"])
-    state["experiment"], state["step"]  # without these it is not one of ours
+    for name, kind in SAYS.items():
+        if not isinstance(state[name], kind):
+            raise ValueError(f"{name} is {state[name]!r:.20}")
     return state
 
 
