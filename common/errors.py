@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable
 class UserError(Exception):
     """Its message is the one line the user sees: the thing, the value, the way out."""
 
+    def __str__(self) -> str:
+        return super().__str__().replace("\n", "\\n")  # of a value, which may have anything in it
+
 
 class OwnError(UserError):
     """Concerns one of several processes that work together: each says its own."""

@@ -217,13 +217,15 @@ def _warn_of_a_short_text(s: Settings, data: Data) -> None:
 
 
 def _generate(plan: Plan, arms: list[str], s: Settings, options: Options, device: str) -> None:
-    lacking = []
+    lacking: list[UserError] = []
     for arm, seed in [(arm, seed) for arm in arms for seed in options.seeds]:
         try:
             run = load_run(folder := run_folder.find_run(plan, arm, seed, s), device, plan)
             print(f"{folder} ({run_folder.progress(run.state)}):")
             print(run.sample(options.prompt or "", seed=int(time.time())))
         except UserError as error:  # the others are there for all that
-            lacking.append(str(error))
+            lacking.append(error)
+    for other in lacking[:-1]:
+        print(f"error: {other}", file=sys.stderr)
     if lacking:
-        raise UserError("\nerror: ".join(lacking))
+        raise lacking[-1]

@@ -124,7 +124,7 @@ def text_file(tmp_path):
 def tracked(own_logs):
     """A copy of the tracked results and plots."""
     own_logs.mkdir()
-    for name in ("results_All.csv", "receipts.csv", "extra.csv"):
+    for name in ("results_All.csv", "receipts.csv", "extra.csv", "samples.csv"):
         if (ROOT / "logs" / name).exists():
             shutil.copyfile(ROOT / "logs" / name, own_logs / name)
     shutil.copytree(ROOT / "logs/plots", own_logs / "plots")

@@ -242,6 +242,7 @@ ROOMS = {
         "picture_data",
         "tables",
         "samples",
+        "code",
         "equal_time",
         "summary",
         "readme",

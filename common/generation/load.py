@@ -2,7 +2,7 @@
 
 import sys
 import typing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import nn
@@ -81,7 +81,7 @@ def load_run(folder: Path, device: str = "cpu", plan: Plan | None = None) -> Run
             f"{folder}: no model has the settings of its checkpoint ({said}); train again"
         ) from None
     checkpoint.restore_model(saved, model)
-    return Run(model, tokenizer, s, plan, saved.state, device)
+    return Run(model, tokenizer, s, plan, saved.state | {"settings": asdict(s)}, device)
 
 
 def _plan_of(experiment: str, folder: Path) -> Plan:

@@ -4,25 +4,28 @@ A block between `<!-- table: A; B vs C -->` and `<!-- end -->` is the table of t
 experiment, a stage, or an experiment with flags; each compared with its predecessor, or with the one after
 `vs`), one between `<!-- scores: A; B | NAME; NAME -->` and `<!-- end -->` has scores of these references that
 are no column of the results, one between `<!-- data: NAME -->` and `<!-- end -->` shows what is in the file
-`logs/plots/NAME.csv`, one between `<!-- samples: PROMPT -->` and `<!-- end -->` what a script of each stage
-writes after a word, and `<!-- picture: NAME | what it shows -->` has the picture `logs/plots/NAME.png`. A
-figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`. What is not measured
-yet says so, and what earlier code measured has a dagger.
+`logs/plots/NAME.csv`, one between `<!-- diff: SCRIPT -->` and `<!-- end -->` what a script changes in the
+code of the one before it, one between `<!-- samples: PROMPT -->` and `<!-- end -->` what a script of each
+stage writes after a word, and `<!-- picture: NAME | what it shows -->` has the picture
+`logs/plots/NAME.png`. A figure in a sentence stands as `<!--=value(multi_head, test_bpc,
+.2f)-->2.34<!--/-->`. What is not measured yet says so, and what earlier code measured has a dagger.
 """
 
 import difflib
+import math
 import re
 from dataclasses import dataclass, field
 
 from common.errors import UserError
 from common.lessons.course import Reference, course_references, find, refer
-from common.report import equal_time, pictures, plots, samples
+from common.report import code, equal_time, pictures, plots, samples
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.report.picture_data import NotDrawnError, cell, data_lines
 from common.report.tables import markdown, number, own_rates_table, score_table, spread, table
 from common.results import extra, families
 from common.results.statistics import interval
 from common.results.table import TIMES, timed
+from common.settings import Settings
 
 # ---- data files ----------------------------------------------------------------------------------
 
@@ -69,7 +72,7 @@ FIGURES = {
     "value": "A, column, format", "spread": "A, column, format", "difference": "A, B, column, format",
     "ratio": "A, B, column, format", "verdict": "A, B", "cell": "file, line, column, format",
     "cells": "file, line, other line, column, format", "coverage": "", "minutes": "stage or script",
-    "score": "A, name, format", "step": "A, format", "alarms": "script",
+    "score": "A, name, format", "step": "A, format", "alarms": "script", "best": "stage",
 }  # fmt: skip
 
 
@@ -86,8 +89,8 @@ def figure(measured: Measured, expression: str) -> str:
         raise UserError(f"figure {expression!r} is none of {known}")
     if kind == "coverage":
         return coverage(measured)
-    if kind == "minutes":
-        return minutes(measured, parts[0])
+    if kind in ("minutes", "best"):
+        return (minutes if kind == "minutes" else best)(measured, parts[0])
     if kind in ("cell", "cells"):
         return _data_figure(measured, kind, parts)
     if kind == "score":
@@ -117,6 +120,16 @@ def minutes(measured: Measured, what: str) -> str:
         raise UserError(f"minutes({what}): no stage or script of the course has this name")
     known = [lines.train_seconds.mean() for lines in rows if len(lines)]
     return f"{max(1, sum(known) / 60):.0f}" if known else NOT_YET
+
+
+def best(measured: Measured, stage: str) -> str:
+    """The lowest mean of a line of a stage, in bits per character of the course's text."""
+    lines = [measured.line(r) for r in course_references(stage) if r.settings().corpus == Settings.corpus]
+    found = [(line.rows.test_bpc.mean(), line.mark) for line in lines if len(line.rows)]
+    if not lines:
+        raise UserError(f"best({stage}): no stage or script of the course has this name")
+    known = [(bits, mark) for bits, mark in found if not math.isnan(bits)]
+    return number(min(known)[0], ".2f") + min(known)[1] if known else NOT_YET
 
 
 def timed_lines(text: str) -> set[Reference]:
@@ -218,6 +231,7 @@ def render(text: str, measured: Measured) -> Rendered:
         ),
         r"(<!-- own rates: (.*?) -->\n).*?(<!-- end -->)": lambda stage: own_rates_table(measured, stage),
         r"(<!-- equal time: (.*?) -->\n).*?(<!-- end -->)": lambda name: equal_time.table(measured, name),
+        r"(<!-- diff: (\w+) -->\n).*?(<!-- end -->)": code.difference,
         r"(<!-- samples: (\w+) -->\n).*?(<!-- end -->)": lambda prompt: samples.strip(measured, prompt),
         r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": lambda name: data_table(measured, name),
         r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(

@@ -59,10 +59,13 @@ def _compare(a: Reference, b: Reference) -> None:
     print(f"new minus old: {difference.mean:+.4f} bits per character{half}: {difference.verdict}")
 
 
-def code_difference(a: Path, b: Path) -> list[str]:
-    """Unified difference of two scripts without their header docstrings."""
+def code_difference(a: Path, b: Path, around: int = 3) -> list[str]:
+    """Unified difference of two scripts without their header docstrings.
+
+    around: how many lines are shown before and after a change.
+    """
     old, new = (path.relative_to(ROOT).as_posix() for path in (b, a))
-    return list(difflib.unified_diff(_body(b), _body(a), old, new, lineterm=""))
+    return list(difflib.unified_diff(_body(b), _body(a), old, new, n=around, lineterm=""))
 
 
 def _body(path: Path) -> list[str]:
