@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from common import lessons
 from common.data import bpe
 from common.model.position import RoPE
 from common.paths import ROOT
@@ -33,17 +34,77 @@ def counted_pairs() -> str:
 after a   a {counts[0][0]} times, b {counts[0][1]} times, n {counts[0][2]} times
 plus one  {more[0]}  {more[1]}  {more[2]}, together {sum(more)}
 so        a {row[0]:.2f}, b {row[1]:.2f}, n {row[2]:.2f}
-costs     {bits:.2f} bits where n follows a, {-math.log2(row[0]):.2f} where a follows a"""
+costs     -log2 {row[2]:.2f} = {bits:.2f} bits where n follows a, {-math.log2(row[0]):.2f} where a does"""
 
 
 def softmax() -> str:
     logits = torch.tensor([1.0, 2.0, 3.0])
     p = F.softmax(logits, dim=0)
     loss = F.cross_entropy(logits[None], torch.tensor([2]))
-    return f"""logits            1     2     3
-e to each        {numbers(logits.exp(), "5.2f")}      sum {logits.exp().sum():.2f}
-divided by it     {numbers(p)}
-loss              -ln {p[2]:.2f} = {loss:.2f} nats = {loss / math.log(2):.2f} bits, if the third came"""
+    return f"""logits             1      2      3
+e to each         {numbers(logits.exp(), "6.3f")}      sum {logits.exp().sum():.3f}
+divided by it      {numbers(p, ".3f")}
+loss               -ln {p[2]:.3f} = {loss:.3f} nats = {loss / math.log(2):.3f} bits, if the third came"""
+
+
+def gradient() -> str:
+    logits = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    loss = F.cross_entropy(logits[None], torch.tensor([2]))
+    loss.backward()
+    with torch.no_grad():
+        new = logits - logits.grad
+        after = F.cross_entropy(new[None], torch.tensor([2]))
+        assert torch.allclose(logits.grad, F.softmax(logits, 0) - torch.tensor([0.0, 0.0, 1.0]), atol=1e-6)
+        return f"""probabilities      {numbers(F.softmax(logits, 0), ".3f")}      the third came
+gradient           {numbers(logits.grad[:2], ".3f")} {logits.grad[2]:6.3f}      minus 1 at the third
+a step of rate 1   {numbers(new, ".3f")}      logits minus gradient
+loss               {loss:.3f} before, {after:.3f} after"""
+
+
+def masked_mean() -> str:
+    x = torch.tensor([6.0, 0.0, 3.0])
+    scores = torch.full((3, 3), -math.inf).triu(1)
+    weights = F.softmax(scores, dim=1)
+    rows = [
+        "   ".join(" -∞" if value < 0 else "  0" for value in scores[t].tolist())
+        + f"     {numbers(weights[t])}     {x[t]:.0f}     {weights[t] @ x:.0f}"
+        for t in range(3)
+    ]
+    return "\n".join([" scores              weights            x     mean of the past", *rows])
+
+
+def hidden_layer() -> str:
+    first, last = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), torch.ones(2)
+    shown = []
+    for x in (torch.tensor([1.0, -1.0]), torch.tensor([-1.0, 1.0])):
+        h = first @ x
+        shown.append((h, F.relu(h), last @ F.relu(h), last @ h))
+    (h, r, with_it, without), (h2, r2, with_it2, without2) = shown
+    return f"""x                        1  -1        -1   1
+hidden  x1-x2  x2-x1    {numbers(h, "2.0f")}        {numbers(h2, "2.0f")}
+ReLU                    {numbers(r, "2.0f")}        {numbers(r2, "2.0f")}
+out, their sum             {with_it:2.0f}            {with_it2:2.0f}
+without ReLU               {without:2.0f}            {without2:2.0f}"""
+
+
+def chain() -> str:
+    slope, blocks = 0.1, 4
+    plain, added = slope**blocks, (1 + slope) ** blocks
+    return f"""plain      x <- f(x)        0.1 * 0.1 * 0.1 * 0.1  =  {plain:.4f}
+residual   x <- x + f(x)    1.1 * 1.1 * 1.1 * 1.1  =  {added:.4f}"""
+
+
+def count() -> str:
+    s, V = Settings(n_layer=4), 65
+    C, T, N = s.n_embd, s.block_size, s.n_layer
+    parts = {"tokens": V * C, "positions": T * C, "blocks": N * 12 * C * C, "norms": (2 * N + 1) * C}
+    model = lessons.course_plan("06_transformer/gpt").arms["default"](s, V)
+    assert sum(p.numel() for p in model.parameters()) == sum(parts.values())
+    return f"""token table       65 * 64             {parts["tokens"]:>8,}   also the head
+positions         64 * 64             {parts["positions"]:>8,}
+4 blocks          4 * 12 * 64 * 64    {parts["blocks"]:>8,}   attention 4 C * C, feed-forward 8 C * C
+9 norms           (4 * 2 + 1) * 64    {parts["norms"]:>8,}
+together                              {sum(parts.values()):>8,}"""
 
 
 HEAD = {
@@ -58,12 +119,13 @@ def attention() -> str:
     weights = F.softmax(scaled, dim=0)
     whole = F.scaled_dot_product_attention(q[None, None], k[None], v[None])
     assert torch.allclose(whole.squeeze(), (weights @ v).squeeze())
-    parts = " + ".join(f"{w:.3f} * {x:.0f}" for w, x in zip(weights, v[:, 0], strict=True))
+    parts = " + ".join(f"{w:.4f} * {x:.0f}" for w, x in zip(weights, v[:, 0], strict=True))
     return f"""query of the third token     ( 1  0 )
-keys of the three tokens     ( 1  0 )   ( 0  1 )   ( 1  1 )      values  4  0  2
+keys of the three tokens     ( 1  0 )   ( 0  1 )   ( 1  1 )
+their values                 4   0   2              (of one number each, to keep it short)
 scores, query times key      {numbers(scores)}
 divided by the root of 2     {numbers(scaled)}
-softmax                      {numbers(weights, ".3f")}
+softmax                      {numbers(weights, ".4f")}
 what the token takes         {parts} = {(weights @ v).item():.3f}"""
 
 
@@ -77,12 +139,10 @@ def layer_norm() -> str:
     x = torch.tensor([1.0, 2.0, 6.0])
     y = F.layer_norm(x, (3,), eps=0.0)
     assert abs(y.mean()) < 1e-6 and abs(y.var(unbiased=False) - 1) < 1e-5
-    root = x.pow(2).mean().sqrt()
     variance = x.var(unbiased=False)
     return f"""a vector           1     2     6       mean {x.mean():.2f}, variance {variance:.2f}
 minus its mean    {numbers(x - x.mean(), "5.2f")}
-LayerNorm         {numbers(y, "5.2f")}      divided by the root of the variance, {variance.sqrt():.2f}
-RMSNorm            {numbers(x / root)}      the vector divided by the root of its mean square, {root:.2f}"""
+LayerNorm         {numbers(y, "5.2f")}      divided by the root of the variance, {variance.sqrt():.2f}"""
 
 
 def one_merge() -> str:
@@ -124,7 +184,10 @@ def newton_schulz() -> str:
     return "a matrix with 3 and 1 on its diagonal: one direction three times as strong\n" + "\n".join(lines)
 
 
-EXAMPLES = (counted_pairs, softmax, attention, scale, layer_norm, one_merge, rotary, newton_schulz)
+EXAMPLES = (
+    counted_pairs, softmax, gradient, masked_mean, attention, scale, hidden_layer, chain, layer_norm, count,
+    one_merge, rotary, newton_schulz,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
