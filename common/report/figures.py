@@ -3,7 +3,7 @@
 import textwrap
 from pathlib import Path
 
-from common.report.plots import COLOURS, LABEL, STYLE, WIDTH, plt, save
+from common.report.plots import COLOURS, STYLE, WIDTH, plt, save
 
 
 def stage_curves(frame, stage: str, path: Path, mark: str) -> None:
@@ -135,79 +135,106 @@ def _panel_of_rates(axes, panel, title: str) -> None:
 
 
 def staircase(frame, path: Path, mark: str) -> None:
-    """Test bits per character of every stage in course order, with 95 % intervals; counting floors as lines.
-    Points are not joined.
+    """Test bits per character of every stage in course order, a row each, with 95 % intervals; the floors of
+    counting as lines. The axis is broken: what lies close together has most of the width.
 
-    A stage that is not measured yet keeps its place, empty; what earlier code measured is hollow and has a
-    dagger. A diamond beside a stage is the same script at a learning rate of its own.
+    A stage that is not measured yet keeps its row, empty; what earlier code measured is hollow and has a
+    dagger. A diamond is the same script at a learning rate of its own.
     """
     stages, floors = frame[frame.kind == "stage"], frame[frame.kind == "floor"]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 4.8))
-        axes.set_xlim(-0.6, len(stages) - 0.4)
-        _floors(
-            axes,
-            floors,
-            0.045 * (frame.test_bpc.max() - frame.test_bpc.min()) if frame.test_bpc.any() else 1.0,
-        )
+        figure, (near, far) = plt.subplots(
+            1, 2, figsize=(WIDTH, 0.25 * len(stages) + 1.6), sharey=True,
+            gridspec_kw={"width_ratios": (2, 1), "wspace": 0.04},
+        )  # fmt: skip
+        _break_axis(near, far, frame)
         folders = list(dict.fromkeys(label.split("/")[0] for label in stages.label))
-        colours = [COLOURS[folders.index(label.split("/")[0]) % 8] for label in stages.label]
-        for x, (stage, colour) in enumerate(zip(stages.itertuples(), colours, strict=True)):
-            _stage(axes, x, stage, colour)
-            for own in frame[(frame.kind == "own rate") & (frame.label == stage.label)].itertuples():
-                _own_rate(axes, x, own, colour)
-        names = stages.label.str.split("/").str[1] + stages.state.map(_dagger)
-        axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
-        for tick, colour in zip(axes.get_xticklabels(), colours, strict=True):
-            tick.set_color(colour)
-        axes.grid(axis="x", visible=False)
-        title = "The staircase: what does each idea buy? (lower is better)"
-        axes.set(title=title, ylabel="test, bits per character")
+        for y, stage in enumerate(stages.itertuples()):
+            number = folders.index(stage.label.split("/")[0])
+            for axes in (near, far):
+                axes.axhspan(y - 0.5, y + 0.5, color="#000000", alpha=0.045 * (number % 2), lw=0)
+            own = frame[(frame.kind == "own rate") & (frame.label == stage.label)]
+            _stair(near, far, y, stage, list(own.itertuples()), COLOURS[number % 8])
+        for axes in (near, far):
+            _floors(axes, floors)
+        near.set_ylim(len(stages) - 0.5, -0.5)
+        names = [_stage_name(label) for label in stages.label] + stages.state.map(_dagger)
+        near.set_yticks(range(len(stages)), names)
+        near.tick_params(axis="y", length=0)
+        near.set_title("The staircase: what does each idea buy? (further left is better)", x=-0.5, pad=48)
+        near.set_xlabel("test, bits per character")
         if "own rate" in set(frame.kind):
-            axes.plot([], [], "D", ms=5, color="#555555", label="at its own best rate, gradients clipped")
-            axes.legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.93))
-        if "stale" in set(frame.state):
-            note, look = "† measured with an earlier version of the code", {"fontsize": 9, "color": "#555555"}
-            axes.text(0, -0.32, note, look, transform=axes.transAxes)
+            near.plot([], [], "D", ms=5, color="#555555", label="at its own best rate,\ngradients clipped")
+            near.legend(fontsize=9, loc="upper right", frameon=True, framealpha=1, edgecolor="none")
+        _footnote(figure, "stale" in set(frame.state), [])
         save(figure, path, mark)
 
 
-def _stage(axes, x: int, stage, colour: str) -> None:
-    """A stage at its place: mean and interval, hollow where earlier code measured it; or a word instead."""
-    look = {"ha": "center", "fontsize": 8, "color": colour, "bbox": LABEL}
-    if stage.state == "missing":
-        where = {"xycoords": ("data", "axes fraction"), "rotation": 90}
-        axes.annotate("not measured yet", (x, 0.02), **where, **look)
-        return
-    fill = "white" if stage.state == "stale" else colour
-    marks = {"fmt": "o", "ms": 7, "capsize": 4}
-    axes.errorbar(x, stage.test_bpc, yerr=stage.half, color=colour, mfc=fill, **marks)
-    # above the interval: beside it, it would hide the next dot
-    top = (x, stage.test_bpc + stage.half)
-    axes.annotate(f"{stage.test_bpc:.2f}", top, (0, 7), textcoords="offset points", **look)
-
-
-def _own_rate(axes, x: int, line, colour: str) -> None:
-    """The same script at its own rate: a diamond with its interval, named below it."""
-    fill = "white" if line.state == "stale" else colour
-    marks = {"fmt": "D", "ms": 5, "capsize": 3, "elinewidth": 1}
-    axes.errorbar(x, line.test_bpc, yerr=line.half, color=colour, mfc=fill, **marks)
-    look = {"ha": "center", "va": "top", "fontsize": 8, "color": colour, "bbox": LABEL}
-    bottom = (x, line.test_bpc - line.half)
-    axes.annotate(f"{line.test_bpc:.2f}", bottom, (0, -7), textcoords="offset points", **look)
-
-
-def _floors(axes, floors, gap: float) -> None:
-    """What counting reaches, and the yardstick, as lines with their names, at least `gap` apart."""
-    for label, floor in zip(floors.label, floors.test_bpc, strict=True):
-        axes.axhline(
-            floor,
-            color="#777777",
-            lw=1.4 if label == "yardstick" else 1,
-            ls=":" if label == "yardstick" else (0, (4, 3)),
+def _break_axis(near, far, frame) -> None:
+    """Where the lower and the upper part of the axis begin and end, and the sign between them."""
+    bits = frame.test_bpc.dropna()
+    low, high = (bits.min(), bits.max()) if len(bits) else (2.0, 5.0)
+    middle = low + 0.3 * (high - low) + 0.05
+    near.set_xlim(low - 0.06, middle)
+    far.set_xlim(middle, high + 0.08 * (high - low))
+    for axes in (near, far):
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+    far.tick_params(axis="y", length=0)
+    for axes, x in ((near, 1), (far, 0)):
+        axes.plot(
+            [x],
+            [0],
+            marker=[(-0.6, -1), (0.6, 1)],
+            ms=10,
+            color="black",
+            mew=1,
+            clip_on=False,
+            transform=axes.transAxes,
         )
-    ends = [
-        (y, label + _dagger(state), "#555555")
-        for y, label, state in zip(floors.test_bpc, floors.label, floors.state, strict=True)
-    ]
-    _label_ends(axes, axes.get_xlim()[1], ends, gap)
+
+
+def _stage_name(label: str) -> str:
+    """`05 pre_ln` of `05_residual_norm/pre_ln`."""
+    return f"{label.split('_')[0]}  {label.split('/')[1]}"
+
+
+def _stair(near, far, y: int, stage, own: list, colour: str) -> None:
+    """A stage in its row: mean and interval, hollow where earlier code measured it, its figure at the end of
+    the row; or a word instead.
+    """
+    end, frame = (1.02, y), ("axes fraction", "data")
+    look = {"va": "center", "fontsize": 9, "annotation_clip": False, "xycoords": frame}
+    if stage.state == "missing":
+        far.annotate(
+            "not measured yet", (1.02, y), xycoords=("axes fraction", "data"), color="#555555", **look
+        )
+        return
+    marks = {"fmt": "o", "ms": 7, "capsize": 3}
+    for line, kind in ((stage, marks), *((line, {"fmt": "D", "ms": 5, "capsize": 2}) for line in own)):
+        fill = "white" if line.state == "stale" else colour
+        for axes in (near, far):
+            axes.errorbar(line.test_bpc, y, xerr=line.half, color=colour, mfc=fill, **kind)
+    said = f"{stage.test_bpc:.2f}" + "".join(f"   ◆ {line.test_bpc:.2f}" for line in own)
+    far.annotate(said, end, **look)
+
+
+def _floors(axes, floors) -> None:
+    """What counting reaches, and the yardstick, as lines; their names above them, a little apart."""
+    low, high = axes.get_xlim()
+    at, gap = -float("inf"), (high - low) / (16 if high - low < 1 else 6)
+    for label, floor, state in sorted(
+        zip(floors.label, floors.test_bpc, floors.state, strict=True), key=lambda line: line[1]
+    ):
+        if not low <= floor < high:
+            continue
+        dots = label == "yardstick"
+        axes.axvline(
+            floor, color="#555555", lw=1.4 if dots else 1, ls=":" if dots else (0, (4, 3)), zorder=0.5
+        )
+        at = max(floor, at + gap)
+        axes.annotate(
+            label + _dagger(state), (floor, 1), (at, 1.01), xycoords=("data", "axes fraction"), rotation=50,
+            textcoords=("data", "axes fraction"), fontsize=9, color="#555555", va="bottom", ha="left",
+            rotation_mode="anchor",
+        )  # fmt: skip

@@ -66,7 +66,7 @@ def mark(data: str, source: str = "") -> str:
 def save(figure, path: Path, mark: str = "") -> None:
     """Write a PNG with `mark` in its header."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None, "Description": mark}, bbox_inches="tight")
+    figure.savefig(path, dpi=220, metadata={"Software": None, "Description": mark}, bbox_inches="tight")
     plt.close(figure)
 
 
