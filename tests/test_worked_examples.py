@@ -173,7 +173,7 @@ at place 4    ( {numbers(turned[4], "5.2f")} )      times each other  {q2 @ k4:.
 def newton_schulz() -> str:
     """On a diagonal matrix each entry goes its own way: a x + b x^3 + c x^5."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x, lines = torch.tensor([3.0, 1.0], dtype=torch.float64), []
+    x, lines = torch.tensor([100.0, 1.0], dtype=torch.float64), []
     matrix = torch.diag(x)
     x = x / x.norm()
     lines.append(f"divided by its length   {numbers(x)}")
@@ -181,7 +181,7 @@ def newton_schulz() -> str:
         x = a * x + b * x**3 + c * x**5
         lines.append(f"round {number}                 {numbers(x)}")
     assert torch.allclose(orthogonal(matrix.float()[None])[0].double(), torch.diag(x), atol=1e-3)
-    return "a matrix with 3 and 1 on its diagonal: one direction three times as strong\n" + "\n".join(lines)
+    return "a matrix with 100 and 1 on its diagonal\n" + "\n".join(lines)
 
 
 EXAMPLES = (
