@@ -66,7 +66,7 @@ def parse(
         s = _with_shorter_warm_up(s, usual)
     if options.quick:
         options = dataclasses.replace(options, log=False)
-    _validate(s, options)
+    check_values(s, options)
     return s, options
 
 
@@ -117,7 +117,8 @@ def _without(hidden: Collection[str], values):
     )
 
 
-def _validate(s: Settings, options: Options) -> None:
+def check_values(s: Settings, options: Options) -> None:
+    """Raise UserError for a value that no script can mean."""
     for name in COUNTS:
         if getattr(s, name, 1) < 1:
             raise UserError(f"{flag(name)} {getattr(s, name)} makes no sense; it must be at least 1")
@@ -220,27 +221,33 @@ def device(plan: "Plan", name: str) -> str:
     return name
 
 
+def check_sizes(plan: "Plan", arm: str, resolved: Settings) -> None:
+    """Refuse sizes of a model that do not fit together."""
+    reads = plan.reads(arm, plan.defaults)
+    if {"n_embd", "n_head"} <= reads and resolved.n_embd % resolved.n_head:
+        raise UserError(
+            f"--n-embd {resolved.n_embd} is not divisible by --n-head {resolved.n_head}; each head takes an "
+            "equal share of the width"
+        )
+    kv_heads = resolved.n_kv_head if "n_kv_head" in reads else 0
+    if kv_heads and resolved.n_head % kv_heads:
+        raise UserError(
+            f"--n-head {resolved.n_head} is not divisible by {kv_heads} heads of keys and values; each is "
+            "shared by equally many"
+        )
+
+
 def check_settings(plan: "Plan", arm: str, s: Settings) -> None:
     """Refuse sizes that do not fit together, and settings that the model of this script would silently
     ignore.
     """
     resolved = plan.own(arm, s)
-    if {"n_embd", "n_head"} <= plan.reads(arm, plan.defaults) and resolved.n_embd % resolved.n_head:
-        raise UserError(
-            f"--n-embd {resolved.n_embd} is not divisible by --n-head {resolved.n_head}; each head takes an "
-            "equal share of the width"
-        )
+    check_sizes(plan, arm, resolved)
     usual = getattr(plan.arms[arm], "settings", {}).get("warm_up", resolved.warm_up)
     if resolved.warm_up < usual:
         print(
             f"note: the warm-up of {plan.name(arm)} is shortened with the run, from {usual} steps to "
             f"{resolved.warm_up} of {resolved.steps}"
-        )
-    kv_heads = resolved.n_kv_head if "n_kv_head" in plan.reads(arm, plan.defaults) else 0
-    if kv_heads and resolved.n_head % kv_heads:
-        raise UserError(
-            f"--n-head {resolved.n_head} is not divisible by {kv_heads} heads of keys and values; each is "
-            "shared by equally many"
         )
     try:
         plan.reads(arm, s)

@@ -2,11 +2,12 @@
 
 import functools
 import re
+import shlex
 import shutil
 
 import pytest
 
-from common import lessons, results
+from common import command_line, lessons, results
 from common.errors import UserError
 from common.lessons.course import course_plan, course_references, refer
 from common.paths import ROOT
@@ -516,3 +517,26 @@ def test_minutes_of_a_stage_are_those_of_its_rows(tracked):
     assert readme.figure(measured, "minutes(07_tokenizer_gqa)") == f"{seconds / 60:.0f}"
     with pytest.raises(UserError, match="no stage or script"):
         readme.figure(measured, "minutes(10_more)")
+
+
+def commands_of_the_readme() -> list[str]:
+    text = re.sub(r"<!--.*?-->", "", README, flags=re.DOTALL)
+    found = re.findall(r"`python (0\d_\w+/\w+\.py[^`]*)`", text)
+    return [command for command in dict.fromkeys(found) if " ..." not in command]
+
+
+@pytest.mark.parametrize("command", commands_of_the_readme())
+def test_a_command_of_the_readme_is_accepted(command, monkeypatch, capsys):
+    """Up to the training: flags, values, arms and what fits together."""
+    script, *arguments = shlex.split(command)
+    plan = course_plan(script.removesuffix(".py"))
+    if not plan.arms:  # a program
+        return
+    arguments = plan.arguments(arguments) if plan.arguments else arguments
+    monkeypatch.setattr("sys.argv", [script, *arguments])
+    if "--help" in arguments:
+        return
+    quick = plan.small()[0]
+    s, options = command_line.parse(plan.defaults, "", arguments, plan.presets, quick, plan.bare)
+    for arm in command_line.chosen_arms(plan, options, plan.course_arms):
+        command_line.check_settings(plan, arm, s)

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from common import lessons
+from common.command_line import check_sizes, check_values
 from common.config_file import checked
 from common.data import Data
 from common.data.tokenizer import Tokenizer, from_state
@@ -16,7 +17,7 @@ from common.generation.sampling import names, start_of, text
 from common.lessons import receipts
 from common.lessons.plan import Plan
 from common.lessons.run_folder import find_run
-from common.settings import NamesSettings, Settings
+from common.settings import NamesSettings, Options, Settings
 from common.training import checkpoint
 
 
@@ -74,6 +75,8 @@ def load_run(folder: Path, device: str = "cpu", plan: Plan | None = None) -> Run
     try:
         settings = saved.state["settings"].items()
         s = type(plan.defaults)(**{name: checked(name, kinds.get(name), value) for name, value in settings})
+        check_values(s, Options())
+        check_sizes(plan, arm, s)
         model = plan.arms[arm](s, tokenizer.vocab_size).to(device)
     except (UserError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         said = str(error).partition("\n")[0] or type(error).__name__
