@@ -87,15 +87,16 @@ def test_samples_are_made_kept_and_shown(monkeypatch, own_logs, tracked):
 
     writing.samples(writing.Samples(prompt="KI", length=20), work)
     assert results.results_path().read_bytes() == before
-    text = samples.read()["01_bigram/count_bigram"]["text"]
+    first = "01_bigram/count_bigram", "1"
+    text = samples.read()[first]["text"]
     assert text.startswith("KI") and len(text) == 20
     again = writing.Samples(prompt="KI", length=20)
     writing.samples(again, lambda *_: pytest.fail("it is trained already"))
-    assert samples.read()["01_bigram/count_bigram"]["text"] == text
+    assert samples.read()[first]["text"] == text
     page = "<!-- samples: KI -->\n<!-- end -->"
     shown = readme.render(page, Measured()).text
     assert "| 01 | Counting pairs | 3.59" in shown and "| KI" in shown and DAGGER not in shown.split("KI")[-1]
-    row = samples.read()["01_bigram/count_bigram"]
+    row = samples.read()[first]
     samples.write([row | {"fingerprint": "another"}])
     assert DAGGER in readme.render(page, Measured()).text.split("| KI")[-1]
     assert "not measured yet" in readme.render(page.replace("KI", "QUEEN"), Measured()).text
@@ -103,7 +104,12 @@ def test_samples_are_made_kept_and_shown(monkeypatch, own_logs, tracked):
 
 def test_a_file_that_holds_no_samples(own_logs):
     own_logs.mkdir()
-    for content in (b"a,b\n1,2\n", b"\xff\n", b'line,prompt,random,fingerprint,text\na,b,c,d,"e', b""):
+    for content in (
+        b"a,b\n1,2\n",
+        b"\xff\n",
+        b'line,temperature,prompt,random,fingerprint,text\na,1,b,c,d,"e',
+        b"",
+    ):
         samples.samples_path().write_bytes(content)
         with pytest.raises(UserError, match="is no file of samples"):
             samples.read()
@@ -111,3 +117,16 @@ def test_a_file_that_holds_no_samples(own_logs):
 
 def test_what_markdown_would_read_is_shown_as_it_is():
     assert samples._one_line("a|b\n\n *c* <d> `e`\n") == "a\\|b ↵ \\*c\\* &lt;d&gt; \\`e\\`"
+
+
+def test_one_line_writes_at_several_temperatures(monkeypatch, own_logs, tracked):
+    monkeypatch.setattr(samples, "LINES", ("01_bigram/count_bigram",))
+    monkeypatch.setattr(samples, "TEMPERED", "01_bigram/count_bigram")
+    writing.samples(
+        writing.Samples(prompt="KI", length=30), lambda tasks, jobs: list(Pool(tasks, jobs).run())
+    )
+    kept = {temperature: row["text"] for (_, temperature), row in samples.read().items()}
+    assert list(kept) == list(samples.TEMPERATURES) and len(set(kept.values())) == len(kept)
+    assert len(set(kept["0"])) < len(set(kept["2"]))  # the likeliest again and again, against anything
+    shown = readme.render("<!-- temperatures: KI -->\n<!-- end -->", Measured()).text
+    assert [line.split(" | ")[0] for line in shown.splitlines()[3:7]] == ["| 0", "| 0.5", "| 1", "| 2"]

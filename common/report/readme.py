@@ -232,6 +232,7 @@ def render(text: str, measured: Measured) -> Rendered:
         r"(<!-- own rates: (.*?) -->\n).*?(<!-- end -->)": lambda stage: own_rates_table(measured, stage),
         r"(<!-- equal time: (.*?) -->\n).*?(<!-- end -->)": lambda name: equal_time.table(measured, name),
         r"(<!-- diff: (\w+) -->\n).*?(<!-- end -->)": code.difference,
+        r"(<!-- temperatures: (\w+) -->\n).*?(<!-- end -->)": samples.tempered,
         r"(<!-- samples: (\w+) -->\n).*?(<!-- end -->)": lambda prompt: samples.strip(measured, prompt),
         r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": lambda name: data_table(measured, name),
         r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(

@@ -19,7 +19,9 @@ LINES = (
     "04_stacking/stack", "05_residual_norm/pre_ln", "06_transformer/fast_gpt --preset yardstick",
     "07_tokenizer_gqa/bpe:bpe-1024", "08_micro_arch/assemble --config winners", "09_pretraining/pretrain",
 )  # fmt: skip
-COLUMNS = ("line", "prompt", "random", "fingerprint", "text")
+# one of them, which writes at several temperatures
+TEMPERED, TEMPERATURES = "01_bigram/ngram:5", ("0", "0.5", "1", "2")
+COLUMNS = ("line", "temperature", "prompt", "random", "fingerprint", "text")
 
 
 def samples_path() -> Path:
@@ -31,8 +33,11 @@ def fingerprint_of(reference: Reference, code: str) -> str:
     return f"{reference.config()}-{code}"
 
 
-def read(path: Path | None = None) -> dict[str, dict[str, str]]:
-    """{line: its row}; empty where there is no file. Raises UserError for a file that is none of samples."""
+def read(path: Path | None = None) -> dict[tuple[str, str], dict[str, str]]:
+    """{(line, temperature): its row}; empty where there is no file.
+
+    Raises UserError for a file that is none of samples.
+    """
     path = path or samples_path()
     if not path.exists():
         return {}
@@ -43,7 +48,7 @@ def read(path: Path | None = None) -> dict[str, dict[str, str]]:
             raise ValueError("its columns are others")
     except (ValueError, csv.Error) as error:
         raise UserError(f"{path} is no file of samples ({error}); git checkout {path} restores it") from None
-    return {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in rows}
+    return {(row[0], row[1]): dict(zip(COLUMNS, row, strict=True)) for row in rows}
 
 
 def write(rows: list[dict[str, str]], path: Path | None = None) -> None:
@@ -59,20 +64,33 @@ def write(rows: list[dict[str, str]], path: Path | None = None) -> None:
 
 def strip(measured: Measured, prompt: str) -> str:
     """A table of what the lines write after a prompt, each with its bits per character."""
-    kept, rows, old = read(), [], False
+    kept, rows = read(), []
     for name in LINES:
-        reference, row = refer(name), kept.get(name)
+        reference = refer(name)
         line = measured.line(reference)
         bits = number(line.rows.test_bpc.mean(), ".2f") + line.mark if len(line.rows) else NOT_YET
-        said, mark = NOT_YET, ""
-        if row and row["prompt"] == prompt:
-            mark = "" if _is_current(reference, row) else DAGGER
-            said = _one_line(row["text"]) + mark
-        old = old or bool(mark or line.mark)
+        said = _said(reference, kept.get((name, "1")), prompt)
         title = course_plan(reference.experiment).header.title.partition(":")[0]
         rows.append([reference.experiment.split("_")[0], title, bits, said])
-    columns = {"stage": "--:", "script": "---", "bits": "--:", f"after {prompt}": "---"}
+    return _table({"stage": "--:", "script": "---", "bits": "--:", f"after {prompt}": "---"}, rows)
+
+
+def tempered(prompt: str) -> str:
+    """A table of what one line writes after a prompt at several temperatures."""
+    kept, reference = read(), refer(TEMPERED)
+    rows = [[t, _said(reference, kept.get((TEMPERED, t)), prompt)] for t in TEMPERATURES]
+    return _table({"temperature": "--:", f"after {prompt}": "---"}, rows)
+
+
+def _table(columns: dict[str, str], rows: list[list[str]]) -> str:
+    old = any(DAGGER in cell for row in rows for cell in row)
     return markdown(columns, rows) + (f"\n{FOOTNOTE}\n" if old else "")
+
+
+def _said(reference: Reference, row: dict[str, str] | None, prompt: str) -> str:
+    if not row or row["prompt"] != prompt:
+        return NOT_YET
+    return _one_line(row["text"]) + ("" if _is_current(reference, row) else DAGGER)
 
 
 def _is_current(reference: Reference, row: dict[str, str]) -> bool:

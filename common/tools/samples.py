@@ -44,10 +44,12 @@ def samples(a: Samples, work: Callable) -> None:
     for number, (name, reference) in enumerate(zip(kept.LINES, references, strict=True), start=1):
         plan = course_plan(reference.experiment)
         run = load_run(find_run(plan, reference.arm, 1, reference.settings()))
-        text = run.sample(a.prompt, a.length, seed=number)[: a.length]
-        print(f"{name}: {text!r}")
         mark = kept.fingerprint_of(reference, run.state["code_hash"])
-        rows.append(dict(zip(kept.COLUMNS, (name, a.prompt, str(number), mark, text), strict=True)))
+        for temperature in kept.TEMPERATURES if name == kept.TEMPERED else ("1",):
+            text = run.sample(a.prompt, a.length, seed=number, temperature=float(temperature))[: a.length]
+            print(f"{name}, temperature {temperature}: {text!r}")
+            values = (name, temperature, a.prompt, str(number), mark, text)
+            rows.append(dict(zip(kept.COLUMNS, values, strict=True)))
     kept.write(rows)
 
 
