@@ -104,12 +104,8 @@ def test_samples_are_made_kept_and_shown(monkeypatch, own_logs, tracked):
 
 def test_a_file_that_holds_no_samples(own_logs):
     own_logs.mkdir()
-    for content in (
-        b"a,b\n1,2\n",
-        b"\xff\n",
-        b'line,temperature,prompt,random,fingerprint,text\na,1,b,c,d,"e',
-        b"",
-    ):
+    torn = f'{",".join(samples.COLUMNS)}\na,1,b,c,d,"e'.encode()
+    for content in (b"a,b\n1,2\n", b"\xff\n", torn, b""):
         samples.samples_path().write_bytes(content)
         with pytest.raises(UserError, match="is no file of samples"):
             samples.read()
