@@ -150,7 +150,7 @@ def test_an_interrupted_course_goes_on_from_its_checkpoint(own_logs, small_corpu
         (["run", "--seeds"], "--seeds wants"),
         (["run", "--jobs", "0"], "--jobs 0 makes no sense; it must be at least 1"),
         (["walk"], "walk"),
-        ([], "run, list, status"),
+        ([], "run, tour, samples, list, status"),
     ],
 )
 def test_bad_input_is_one_line(arguments, said):

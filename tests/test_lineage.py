@@ -243,6 +243,7 @@ ROOMS = {
         "tables",
         "samples",
         "code",
+        "drawing",
         "equal_time",
         "summary",
         "readme",

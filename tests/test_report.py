@@ -11,7 +11,7 @@ from common import command_line, lessons, results
 from common.errors import UserError
 from common.lessons.course import course_plan, course_references, refer
 from common.paths import ROOT
-from common.report import plots, readme, tables, update
+from common.report import code, drawing, plots, readme, tables, update
 from common.report.evidence import DAGGER, NOT_YET, Measured
 from common.results.table import timed
 
@@ -320,12 +320,8 @@ def test_figures_say_what_they_cannot_read(tracked):
 def test_no_figure_of_ours_is_typed_by_hand():
     """Outside generated parts, code and formulas, a decimal number stands only beside its source."""
     text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    text = re.sub(
-        r"<!-- (table|data|scores|picture|equal time|own rates|samples|temperatures|diff):.*?<!-- end -->",
-        "",
-        text,
-        flags=re.DOTALL,
-    )
+    made = "table|data|scores|picture|equal time|own rates|samples|temperatures|drawing|diff"
+    text = re.sub(rf"<!-- ({made}):.*?<!-- end -->", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--=.*?<!--/-->", "", text, flags=re.DOTALL)
     text = re.sub(r"\$\$.*?\$\$|\$[^$\n]*\$|`[^`\n]*`|\([^()\n ]*\)", "", text, flags=re.DOTALL)
     text = re.sub(r"arXiv:\d+\.\d+", "", text)
@@ -336,7 +332,8 @@ def test_no_figure_of_ours_is_typed_by_hand():
 
 def test_every_picture_of_the_readme_exists_and_every_plot_is_shown():
     shown = set(re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README))
-    assert shown == {p.relative_to(ROOT).as_posix() for p in (ROOT / "logs/plots").glob("*.png")}
+    there = [p for p in (ROOT / "logs/plots").iterdir() if p.suffix in (".png", ".svg")]
+    assert shown == {p.relative_to(ROOT).as_posix() for p in there}
 
 
 def test_links_of_the_readme_lead_somewhere():
@@ -540,3 +537,59 @@ def test_a_command_of_the_readme_is_accepted(command, monkeypatch, capsys):
     s, options = command_line.parse(plan.defaults, "", arguments, plan.presets, quick, plan.bare)
     for arm in command_line.chosen_arms(plan, options, plan.course_arms):
         command_line.check_settings(plan, arm, s)
+
+
+# ---- drawings of models --------------------------------------------------------------------------
+
+
+def labels(row) -> list[str]:
+    return [box.label for box in row]
+
+
+def test_a_drawing_has_the_steps_of_the_model():
+    whole, block = drawing.rows("05_residual_norm/pre_ln", "default")
+    assert labels(whole) == ["ids", "token", "position", "+", "blocks", "norm", "head"]
+    assert labels(block) == ["x", "norm1", "attention", "+", "norm2", "feed_forward", "+"]
+    assert block[3].inputs == [0, 2] and block[6].inputs == [3, 5]  # x + attention(norm1(x)), and so on
+    assert whole[4].note.startswith("4 x Block 199,168") and whole[6].note == "Linear 4,225"
+
+
+def coloured(name: str) -> list[str]:
+    """The names in the boxes that a drawing colours."""
+    svg = drawing.drawing(name)
+    found = re.findall(rf'fill="{drawing.CHANGED}".*?/><text[^>]*>([^<]+)<', svg)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("positions", ["+", "position"]),
+        ("multi_head", ["attention"]),
+        ("residual", ["+", "+"]),
+        ("layer_norm", ["norm"]),
+        ("pre_ln", ["norm", "norm1", "+"]),
+    ],
+)
+def test_a_drawing_colours_what_changes(name, changed):
+    assert sorted(coloured(name)) == sorted(changed)
+
+
+def test_a_model_that_cannot_be_followed_is_told():
+    with pytest.raises(UserError, match="cannot be drawn"):
+        drawing.drawing("count_bigram")
+
+
+def test_a_drawing_of_another_model_is_found(tracked, page):
+    path = tracked / "plots/drawing_05_residual_norm_pre_ln.svg"
+    assert drawing.problems(README) == []
+    path.write_text(path.read_text(encoding="utf-8").replace("norm1", "norm9"), encoding="utf-8")
+    assert drawing.problems(README) == [f"{path.name} is not the drawing of the model as it is"]
+
+
+def test_what_changes_in_the_code_is_folded():
+    shown = code.difference("pre_ln")
+    assert "<code>pre_ln.py</code> against <code>post_ln.py</code>" in shown
+    assert "\n+        x = x + self.attention(self.norm1(x))\n" in shown and "\n ...\n" in shown
+    with pytest.raises(UserError, match="has no script before it"):
+        code.difference("count_bigram")

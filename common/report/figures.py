@@ -206,9 +206,7 @@ def _stair(near, far, y: int, stage, own: list, colour: str) -> None:
     end, frame = (1.02, y), ("axes fraction", "data")
     look = {"va": "center", "fontsize": 9, "annotation_clip": False, "xycoords": frame}
     if stage.state == "missing":
-        far.annotate(
-            "not measured yet", (1.02, y), xycoords=("axes fraction", "data"), color="#555555", **look
-        )
+        far.annotate("not measured yet", end, color="#555555", **look)
         return
     marks = {"fmt": "o", "ms": 7, "capsize": 3}
     for line, kind in ((stage, marks), *((line, {"fmt": "D", "ms": 5, "capsize": 2}) for line in own)):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from common.errors import UserError
 from common.lessons.course import Reference, course_references, find, refer
-from common.report import code, equal_time, pictures, plots, samples
+from common.report import code, drawing, equal_time, pictures, plots, samples
 from common.report.evidence import DAGGER, FOOTNOTE, NOT_YET, Line, Measured, check_column, coverage
 from common.report.picture_data import NotDrawnError, cell, data_lines
 from common.report.tables import markdown, number, own_rates_table, score_table, spread, table
@@ -231,6 +231,7 @@ def render(text: str, measured: Measured) -> Rendered:
         ),
         r"(<!-- own rates: (.*?) -->\n).*?(<!-- end -->)": lambda stage: own_rates_table(measured, stage),
         r"(<!-- equal time: (.*?) -->\n).*?(<!-- end -->)": lambda name: equal_time.table(measured, name),
+        r"(<!-- drawing: (\w+) -->\n).*?(<!-- end -->)": drawing.block,
         r"(<!-- diff: (\w+) -->\n).*?(<!-- end -->)": code.difference,
         r"(<!-- temperatures: (\w+) -->\n).*?(<!-- end -->)": samples.tempered,
         r"(<!-- samples: (\w+) -->\n).*?(<!-- end -->)": lambda prompt: samples.strip(measured, prompt),

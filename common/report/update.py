@@ -15,7 +15,7 @@ from common import lessons, results
 from common.errors import UserError, command
 from common.lessons.course import COURSE, Reference, at_own_rate, course_plan, course_references, refer
 from common.paths import ROOT
-from common.report import equal_time, figures, pictures, plots
+from common.report import drawing, equal_time, figures, pictures, plots
 from common.report.evidence import Line, Measured
 from common.report.readme import differences, render
 from common.report.summary import read_curve
@@ -250,7 +250,7 @@ def check(readme: Path) -> list[str]:
     drawn, lost = plot_data(measured)
     for path, data in drawn.items():
         problems += plot_problems(path, data)
-    return problems + lost + pictures.problems(measured)
+    return problems + drawing.problems(old) + lost + pictures.problems(measured)
 
 
 def write(readme: Path) -> list[str]:
@@ -264,6 +264,8 @@ def write(readme: Path) -> list[str]:
         else:
             draw(path, data)
     pictures.update()
+    for path, svg in drawing.every(readme.read_text(encoding="utf-8")).items():
+        path.write_text(svg, encoding="utf-8", newline="\n")
     made = render(readme.read_text(encoding="utf-8"), measured)  # after the pictures, whose data it may show
     readme.write_text(made.text, encoding="utf-8", newline="\n")
     return problems + [f"{readme.name}, {problem}" for problem in made.problems]
