@@ -593,3 +593,10 @@ def test_what_changes_in_the_code_is_folded():
     assert "\n+        x = x + self.attention(self.norm1(x))\n" in shown and "\n ...\n" in shown
     with pytest.raises(UserError, match="has no script before it"):
         code.difference("count_bigram")
+
+
+def test_every_link_within_the_page_has_its_heading():
+    """As GitHub makes an anchor of a heading: small letters, no signs, a hyphen for each space."""
+    headings = re.findall(r"(?m)^#+ (.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
