@@ -21,6 +21,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as with_seed
 from hypothesis import strategies as st
+from test_results import row
 
 from common import command_line, config_file, generate, lessons, results
 from common.data import bpe, documents, tokens
@@ -36,7 +37,6 @@ from common.settings import Options, Settings
 from common.training import checkpoint
 from common.training.loss_log import read_losses
 from common.training.step_log import read_steps
-from tests.test_results import row
 
 SECONDS = float(os.environ.get("GPT_STAIRCASE_FUZZ", "100"))
 EFFORT = pytest.mark.parametrize("seconds", [0, pytest.param(SECONDS, marks=pytest.mark.long)])
@@ -245,7 +245,7 @@ def test_a_configuration(seconds, tmp_path):
 
 @EFFORT
 def test_token_files(seconds, tmp_path):
-    from tests import test_prepare
+    import test_prepare
 
     source = test_prepare.write_lines(tmp_path / "a.jsonl", test_prepare.texts(40))
     script = runpy.run_path(str(lessons.ROOT / "09_pretraining/prepare.py"))

@@ -8,6 +8,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_bpe import BOTH, GRADUATED_EXAMPLE, TAUGHT_EXAMPLE
+from test_tokenizer import HAS_TIKTOKEN
 
 from common import config_file
 from common.data import text_data
@@ -18,8 +20,6 @@ from common.errors import UserError
 from common.settings import Settings
 from common.text import chunks
 from common.tools import vocabulary
-from tests.test_bpe import BOTH, GRADUATED_EXAMPLE, TAUGHT_EXAMPLE
-from tests.test_tokenizer import HAS_TIKTOKEN
 
 READERS = {
     "run": lambda path: load_text(str(path)).text,

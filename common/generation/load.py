@@ -61,6 +61,9 @@ def load_run(folder: Path, device: str = "cpu", plan: Plan | None = None) -> Run
     now.
     """
     saved = checkpoint.load(folder / checkpoint.NAME)
+    lacking = next((name for name in checkpoint.SAYS if name not in saved.state), None)
+    if lacking:
+        raise UserError(f"{folder}: its checkpoint does not say the {lacking} of its run; train again")
     experiment = str(saved.state["experiment"])
     plan, arm = plan or _plan_of(experiment, folder), str(saved.state.get("arm"))
     config = str(saved.state.get("config_hash"))

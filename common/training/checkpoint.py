@@ -67,7 +67,7 @@ def write(path: Path, tensors: dict[str, Tensor], state: dict) -> None:
         part.unlink(missing_ok=True)
 
 
-# what every checkpoint says of its run
+# what the checkpoint of a run says of it
 SAYS: dict[str, type | tuple[type, ...]] = {
     "experiment": str, "arm": str, "seed": int, "corpus": str, "config_hash": str, "code_hash": str,
     "settings": dict, "tokenizer": dict, "step": int, "seconds": (int, float), "curve": list,
@@ -110,8 +110,9 @@ def _opened(path: Path):
 
 def _state(file) -> dict:
     state = json.loads((file.metadata() or {})["state"])
+    state["experiment"], state["step"]  # without these it is not one of ours
     for name, kind in SAYS.items():
-        if not isinstance(state[name], kind):
+        if name in state and not isinstance(state[name], kind):
             raise ValueError(f"{name} is {state[name]!r:.20}")
     return state
 
