@@ -19,7 +19,8 @@ from common.training.presence import Presence
 def show(cell: Cell, model: nn.Module, result: Result, options: Options) -> list[Path]:
     """Print what a trained model writes, and draw the script's picture of it. The paths of what was drawn."""
     name = "" if cell.arm == "default" else f" of {cell.arm}"
-    text = sampling.sample(model, cell.data, cell.settings, cell.seed, options.prompt or "")
+    parts, names = (model, cell.data.tokenizer, cell.settings.block_size), cell.data.names or None
+    text = sampling.sample(parts, cell.seed, options.prompt or "", 300, cell.data.device, names)
     print(f"\nsample{name}, seed {cell.seed}:\n{text}")
     if not cell.plan.picture or not options.pictures:
         return []

@@ -17,6 +17,7 @@ from common.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, Ti
 from common.errors import UserError
 from common.generation import Sampling, generate
 from common.generation import published as reading
+from common.generation.load import Run
 from common.model import assemble, part
 from common.model.gpt import GPT
 from common.settings import PartSettings
@@ -386,3 +387,13 @@ def test_bad_folders_of_weights_are_refused_in_one_line(tiny_gpt2, tmp_path):
     refused("does not exist", weights=None)
     refused("is not a whole file of weights", weights=(folder / "model.safetensors").read_bytes()[:1000])
     refused("holds no tokenizer", tokenizer=None)
+
+
+def test_others_may_read_what_was_exported(tmp_path):
+    """It is made in a temporary folder, which they may not."""
+    own = tmp_path / "own"
+    own.mkdir()
+    run = Run(GPT(SIZE, 256), ByteTokenizer(), SIZE, None, {}, "cpu")
+    export.export(run, "hf", tmp_path / "out")
+    assert (tmp_path / "out").stat().st_mode == own.stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "own"]

@@ -13,7 +13,7 @@ from common.config_file import checked
 from common.data import Data
 from common.data.tokenizer import Tokenizer, from_state
 from common.errors import UserError
-from common.generation.sampling import names, start_of, text
+from common.generation.sampling import sample
 from common.lessons import receipts
 from common.lessons.plan import Plan
 from common.lessons.run_folder import find_run
@@ -37,16 +37,15 @@ class Run:
 
         Where that list is no longer there, names of it are not told from others, and a line says so.
         """
+        known: frozenset[str] | None = None
+        if isinstance(self.settings, NamesSettings):
+            try:
+                known = self.data().names
+            except UserError as error:
+                known = frozenset()
+                print(f"names that it was trained on may be among these: {error}", file=sys.stderr)
         parts = (self.model, self.tokenizer, self.settings.block_size)
-        if not isinstance(self.settings, NamesSettings):
-            start = prompt or start_of(self.tokenizer)
-            return text(*parts, start, length, seed, self.device, **how).strip("\n")
-        known: frozenset[str] = frozenset()
-        try:
-            known = self.data().names
-        except UserError as error:
-            print(f"names that it was trained on may be among these: {error}", file=sys.stderr)
-        return " ".join(names(*parts, known, 10, seed, prompt, self.device, **how))
+        return sample(parts, seed, prompt, length, self.device, known, **how)
 
     def data(self) -> Data:
         """What it was trained on. Raises UserError where that is no longer there."""

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.data import Data
 from common.data.tokenizer import TiktokenTokenizer
 from common.errors import UserError
-from common.settings import Settings
 
 SMALLEST = 1e-30  # a temperature below is 0, as 32 bits have it after a division
 
@@ -287,14 +285,13 @@ def start_of(tokenizer) -> str:
 
 
 def sample(
-    model: nn.Module, data: Data, s: Settings, seed: int, prompt: str = "", length: int = 300, **how
+    parts: tuple, seed: int, prompt: str, length: int, device: str, known: frozenset[str] | None, **how
 ) -> str:
-    """What a model writes: text that goes on from `prompt` (default: a new line), or ten names that are in no
-    training list.
+    """What a model writes: text that goes on from `prompt` (empty: from a new line); or, where `known` names
+    are given, ten others. parts: model, tokenizer, block size. Raises as `stream`.
     """
-    if not data.names:
-        prompt = prompt or start_of(data.tokenizer)
-        return text(model, data.tokenizer, s.block_size, prompt, length, seed, data.device, **how).strip("\n")
-    return " ".join(
-        names(model, data.tokenizer, s.block_size, data.names, 10, seed, prompt, data.device, **how)
-    )
+    model, tokenizer, size = parts
+    if known is not None:
+        return " ".join(names(model, tokenizer, size, known, 10, seed, prompt, device, **how))
+    prompt = prompt or start_of(tokenizer)
+    return text(model, tokenizer, size, prompt, length, seed, device, **how).strip("\n")

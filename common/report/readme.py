@@ -5,10 +5,11 @@ experiment, a stage, or an experiment with flags; each compared with its predece
 `vs`), one between `<!-- scores: A; B | NAME; NAME -->` and `<!-- end -->` has scores of these references that
 are no column of the results, one between `<!-- data: NAME -->` and `<!-- end -->` shows what is in the file
 `logs/plots/NAME.csv`, one between `<!-- diff: SCRIPT -->` and `<!-- end -->` what a script changes in the
-code of the one before it, one between `<!-- samples: PROMPT -->` and `<!-- end -->` what a script of each
-stage writes after a word, and `<!-- picture: NAME | what it shows -->` has the picture
-`logs/plots/NAME.png`. A figure in a sentence stands as `<!--=value(multi_head, test_bpc,
-.2f)-->2.34<!--/-->`. What is not measured yet says so, and what earlier code measured has a dagger.
+code of the one before it, `<!-- drawing: SCRIPT -->` its model as boxes, one between `<!-- samples: PROMPT
+-->` and `<!-- end -->` what a script of each stage writes after a word (`temperatures`: one of them at
+several temperatures), and `<!-- picture: NAME | what it shows -->` has the picture `logs/plots/NAME.png`. A
+figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`. What is not measured
+yet says so, and what earlier code measured has a dagger.
 """
 
 import difflib

@@ -68,13 +68,15 @@ def export(run: Run, kind: str, folder: Path) -> Form:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+        whole = part / folder.name  # which others may read, unlike the temporary folder
+        whole.mkdir()
         if kind == "hf":
-            write_hf(form, run.tokenizer, run.settings.block_size, part)
+            write_hf(form, run.tokenizer, run.settings.block_size, whole)
         else:
-            write_gguf(form, run.tokenizer, part / "model.gguf")
+            write_gguf(form, run.tokenizer, whole / "model.gguf")
         if folder.exists():
             folder.rmdir()
-        part.replace(folder)
+        whole.replace(folder)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror or error}); choose another --out"
