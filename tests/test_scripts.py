@@ -160,6 +160,8 @@ def test_help_names_every_flag(script):
         "init-from",
     ]:
         assert f"--{flag}" in done.stdout, flag
+    for flag in ("arms", "n-layer", "n-kv-head", "measure"):  # of no use to this script
+        assert f"--{flag}" not in done.stdout, flag
 
 
 @pytest.mark.slow
