@@ -237,6 +237,7 @@ ROOMS = {
         "overviews",
         "ablations",
         "pretraining",
+        "further",
         "evidence",
         "pictures",
         "picture_data",

@@ -42,6 +42,9 @@ def test_seeds_of_one_command_line():
     assert header.seeds == header.seeds_with("--steps 3") == [1, 2]
     assert header.seeds_with("--clip 1 --lr 4e-3") == [1, 2, 3] and header.seeds_with("--preset p") == [7]
     assert Header("x/y", "", {}).seeds_with("--clip 1") == [1, 2, 3]
+    listed = Header("x/y", "", {"Seeds": "1 2 3 4 5", "Also": "--config b"})
+    assert listed.seeds == listed.seeds_with("--config b") == [1, 2, 3, 4, 5]
+    assert listed.seeds_with("--steps 3") == [1, 2, 3], "an answer to a question has three at most"
 
 
 @pytest.fixture

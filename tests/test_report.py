@@ -11,9 +11,10 @@ from common import command_line, lessons, results
 from common.errors import UserError
 from common.lessons.course import course_plan, course_references, refer
 from common.paths import ROOT
-from common.report import code, drawing, plots, readme, tables, update
+from common.report import code, drawing, evidence, further, plots, readme, tables, update
 from common.report.evidence import DAGGER, NOT_YET, Measured
 from common.results.table import timed
+from common.tools import course
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # the sections that most of what follows is about: a tenth of the time of the whole
@@ -512,7 +513,10 @@ def test_minutes_of_a_stage_are_those_of_its_rows(tracked):
     rows = [timed(own) if len(timed(own)) else own for own in rows if len(own)]
     seconds = sum(own.train_seconds.mean() for own in rows)
     assert readme.figure(measured, "minutes(07_tokenizer_gqa)") == f"{seconds / 60:.0f}"
-    with pytest.raises(UserError, match="no stage or script"):
+    own = measured.rows(refer("gqa:mqa"))
+    seconds = (timed(own) if len(timed(own)) else own).train_seconds.mean()
+    assert readme.figure(measured, "minutes(gqa:mqa)") == f"{max(1, seconds / 60):.0f}"
+    with pytest.raises(UserError, match="'10_more' is no script"):
         readme.figure(measured, "minutes(10_more)")
 
 
@@ -600,3 +604,21 @@ def test_every_link_within_the_page_has_its_heading():
     headings = re.findall(r"(?m)^#+ (.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+
+
+def test_lines_that_only_the_page_names_belong_to_the_course_too(monkeypatch):
+    text = (
+        "<!--=difference(multi_head --steps 7, multi_head, test_bpc)--><!--/--> "
+        "<!--=value(bigram, test_bpc)--><!--/--> <!--=best(01_bigram)--><!--/-->\n"
+        "<!-- table: 02_attention; gqa:mqa --n-head 8 vs gqa:mha --n-head 8 -->\n<!-- end -->\n"
+        "<!--=verdict(multi_head --steps 7, multi_head)--><!--/-->"
+    )
+    named = ["multi_head --steps 7", "gqa:mqa --n-head 8", "gqa:mha --n-head 8"]
+    found = further.further_references(text)
+    assert found == [refer(name) for name in named]
+    assert refer("sizes:xlarge") in further.further_references(), "an arm that runs only when it is named"
+    for module in (evidence, course):
+        monkeypatch.setattr(module, "further_references", lambda: found)
+    assert f"of the {len(course_references()) + 3} lines" in evidence.coverage(Measured())
+    assert found[0] in course.chosen(("02_attention",)) and found[1] not in course.chosen(("02_attention",))
+    assert found[0] not in course.chosen((), further=False)

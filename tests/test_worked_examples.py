@@ -1,16 +1,20 @@
 """The examples for a pencil in the README: every number in them is computed here, by the course's own code
-where there is some.
+where there is some. And the programs that it asks a reader to type.
 """
 
+import contextlib
+import io
 import math
+import re
 import runpy
+import textwrap
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from common import lessons
-from common.data import bpe
+from common.data import bpe, corpora
 from common.model.position import RoPE
 from common.paths import ROOT
 from common.settings import Settings
@@ -193,3 +197,39 @@ EXAMPLES = (
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_of_the_readme_is_right(example):
     assert f"```text\n{example()}\n```" in README
+
+
+def programs() -> dict[str, tuple[str, str]]:
+    """The programs of the questions: {title: (program, what the answer says that it prints)}."""
+    fence = r"{}```{}\n(.*?)\n *```"
+    pattern = r"\d\. \*([^*]*)\*(?:(?!\n\d\. ).)*?" + fence.format("", "python")
+    found = re.findall(pattern + r"\s*<details>.*?" + fence.format("", "text"), README, re.DOTALL)
+    return {title: (textwrap.dedent(code), textwrap.dedent(said)) for title, code, said in found}
+
+
+@pytest.mark.parametrize("title", programs())
+def test_a_program_of_the_readme_prints_what_the_answer_says(title):
+    program, said = programs()[title]
+    if "text_data" in program:
+        try:
+            corpora.find_named("tinyshakespeare")
+        except ConnectionError:
+            pytest.skip("tinyshakespeare is not here")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(program, {})
+    assert printed.getvalue().rstrip() == said.rstrip()
+
+
+def test_no_program_of_the_readme_goes_untried():
+    assert len(programs()) == README.count("```python\n") > 2
+
+
+def test_the_rounds_that_the_readme_shows_are_those_of_muon():
+    matrix = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    program = programs()["How exact must Muon be?"][0]
+    shown = program.replace("torch.randn(64, 64)", "matrix").replace("range(1, 9)", "range(1, 6)")
+    names = {"matrix": matrix}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(shown, names)
+    assert torch.allclose(names["x"], orthogonal(matrix[None])[0], atol=1e-3)

@@ -64,10 +64,13 @@ class Header:
         return self.seeds_with("")
 
     def seeds_with(self, flags: str) -> list[int]:
-        """The seeds of a further command line, where it has its own (`1 2 3; 1 2 3 4 5 with --clip 1`)."""
+        """The seeds of a further command line, where it has its own (`1 2 3; 1 2 3 4 5 with --clip 1`). One
+        that the header does not list answers a question of README: three at most.
+        """
         usual, *others = (part.strip() for part in self.fields.get("Seeds", "1 2 3").split(";"))
         own = {known: seeds for seeds, _, known in (other.partition(" with ") for other in others)}
-        return [int(seed) for seed in own.get(flags, usual).split()]
+        seeds = [int(seed) for seed in own.get(flags, usual).split()]
+        return seeds if flags in self.variants else seeds[:3]
 
 
 def _words(text: str) -> list[str]:

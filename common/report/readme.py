@@ -72,7 +72,7 @@ def picture(measured: Measured, name: str, shows: str) -> str:
 FIGURES = {
     "value": "A, column, format", "spread": "A, column, format", "difference": "A, B, column, format",
     "ratio": "A, B, column, format", "verdict": "A, B", "cell": "file, line, column, format",
-    "cells": "file, line, other line, column, format", "coverage": "", "minutes": "stage or script",
+    "cells": "file, line, other line, column, format", "coverage": "", "minutes": "what",
     "score": "A, name, format", "step": "A, format", "alarms": "script", "best": "stage",
 }  # fmt: skip
 
@@ -110,15 +110,11 @@ def figure(measured: Measured, expression: str) -> str:
 
 
 def minutes(measured: Measured, what: str) -> str:
-    """Minutes of training for one seed of each line of a stage or script; of a line that never ran alone, as
-    long as it took beside others.
+    """Minutes of training for one seed of each line of a stage or script, or of one line; of a line that
+    never ran alone, as long as it took beside others.
     """
-    rows = [
-        timed(own) if len(timed(own)) else own
-        for own in (measured.rows(reference) for reference in course_references(what))
-    ]
-    if not rows:
-        raise UserError(f"minutes({what}): no stage or script of the course has this name")
+    lines = course_references(what) or [refer(what)]
+    rows = [timed(own) if len(timed(own)) else own for own in map(measured.rows, lines)]
     known = [lines.train_seconds.mean() for lines in rows if len(lines)]
     return f"{max(1, sum(known) / 60):.0f}" if known else NOT_YET
 

@@ -26,6 +26,7 @@ from common.errors import UserError, command
 from common.lessons.course import COURSE, Reference, course_references, find, refer
 from common.parsing import parse_as
 from common.report import pictures
+from common.report.further import further_references
 from common.tools.again import Again, again
 from common.tools.listing import clock, expected_seconds, missing, own_seeds, show_list, show_status
 from common.tools.prove import prove
@@ -88,8 +89,8 @@ class Verify:
     """The seed to train."""
 
 
-def chosen(stages: tuple[str, ...]) -> list[Reference]:
-    """The lines of the course that the named stages or scripts have.
+def chosen(stages: tuple[str, ...], further: bool = True) -> list[Reference]:
+    """The lines of the course that the named stages or scripts have, and further ones that README names.
 
     Raises UserError for a name that means none.
     """
@@ -98,7 +99,7 @@ def chosen(stages: tuple[str, ...]) -> list[Reference]:
     wanted = [s if s in names or not s else find(s) for s in wanted]
     references = [
         r
-        for r in course_references()
+        for r in [*course_references(), *(further_references() if further else [])]
         if any(r.experiment == s or not s or r.experiment.startswith(s + "/") for s in wanted)
     ]
     return list(dict.fromkeys(references))
@@ -114,7 +115,7 @@ def run(arguments: Run) -> None:
     if arguments.seeds is not None and (not arguments.seeds or min(arguments.seeds) < 0):
         raise UserError("--seeds wants one or more whole numbers from 0 up, for example --seeds 1 2 3")
     jobs = jobs_at_once(arguments.jobs)
-    references = chosen(arguments.stages)
+    references = chosen(arguments.stages, further=not arguments.quick)
     results.check_writable()
     if arguments.quick:  # fine-tuning needs a run at full length to start from
         tasks = [small(r) for r in references if not r.settings().init_from]
@@ -193,7 +194,7 @@ def main() -> None:
         Status: lambda _: show_status(),
         Sweep: lambda a: sweep(a, work),
         Again: lambda a: again(a, work),
-        Time: lambda a: time_lines(chosen(a.stages)),
+        Time: lambda a: time_lines(chosen(a.stages, further=False)),
         Prove: lambda a: prove(chosen(a.stages)),
         Verify: lambda a: verify(refer(a.line), a.seed),
     }

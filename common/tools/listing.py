@@ -7,6 +7,7 @@ from common import results
 from common.lessons.course import COURSE, Reference, course_plan, course_references
 from common.report import pictures
 from common.report.evidence import Measured
+from common.report.further import further_references
 from common.results import extra
 from common.results.table import course_rows
 from common.tools.side_by_side import Job, gathers
@@ -66,10 +67,9 @@ def show_status() -> bool:
     True if all are measured with the present code.
     """
     measured = Measured()
-    lacking = missing(
-        [(reference, seed) for reference in course_references() for seed in own_seeds(reference)]
-    )
-    for reference in course_references():
+    references = [*course_references(), *further_references()]
+    lacking = missing([(reference, seed) for reference in references for seed in own_seeds(reference)])
+    for reference in references:
         line = measured.line(reference)
         unscored = any(job == (reference, seed) for job in lacking for seed in line.seeds)
         note = NOTES[line.state] or ("its own scores: not measured yet" if unscored else "")

@@ -17,6 +17,7 @@ from common.lessons import receipts
 from common.lessons.course import Reference, course_plan, course_references, refer
 from common.lessons.run_folder import run_folder
 from common.paths import ROOT
+from common.report.further import further_references
 from common.report.readme import timed_lines
 from common.training import checkpoint, threads
 from common.training.presence import Presence
@@ -128,8 +129,9 @@ def plan_tasks(jobs: list[Job], draw: list[str], again: bool) -> list[Task]:
     tasks = [training(job, again, timed) for job in wanted]
     for experiment in draw:
         tasks.append(gathering(experiment, [job for job in wanted if job[0].experiment == experiment]))
-    order = {reference: number for number, reference in enumerate(course_references())}
-    last = {reference.experiment: number for reference, number in order.items()}
+    course = course_references()
+    last = {reference.experiment: number for number, reference in enumerate(course)}
+    order = {reference: number for number, reference in enumerate([*course, *further_references()])}
     return sorted(
         tasks, key=lambda task: order.get(task.jobs[0][0], -1) if task.jobs else last[task.name.split(",")[0]]
     )
