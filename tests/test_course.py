@@ -15,6 +15,7 @@ from common.lessons.header import read_header
 from common.paths import ROOT
 from common.report import pictures
 from common.report.evidence import Measured
+from common.tools.course import to_draw
 from common.training.metrics import PROTOCOL
 
 
@@ -156,3 +157,10 @@ def test_an_interrupted_course_goes_on_from_its_checkpoint(own_logs, small_corpu
 def test_bad_input_is_one_line(arguments, said):
     done = course(*arguments)
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_an_answer_to_a_question_draws_no_picture_again(monkeypatch):
+    monkeypatch.setattr(pictures, "is_drawn", lambda experiment: True)
+    line, answer = refer("depth_map:plain-4"), refer("depth_map:plain-4 --steps 2000")
+    assert to_draw([(line, 1)], [line.experiment], again=False) == [line.experiment]
+    assert to_draw([(answer, 1)], [line.experiment], again=False) == []

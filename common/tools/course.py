@@ -106,8 +106,10 @@ def chosen(stages: tuple[str, ...], further: bool = True) -> list[Reference]:
 
 
 def to_draw(jobs: list[Job], experiments: list[str], again: bool) -> list[str]:
-    """Of these scripts, those that have something to draw or measure after these runs."""
-    trained = {reference.experiment for reference, _ in jobs}
+    """Of these scripts, those that have something to draw or measure after these runs; what has flags is in
+    no picture.
+    """
+    trained = {reference.experiment for reference, _ in jobs if not reference.flags}
     return [e for e in experiments if gathers(e) and (again or e in trained or not pictures.is_drawn(e))]
 
 
