@@ -244,6 +244,7 @@ ROOMS = {
         "tables",
         "samples",
         "code",
+        "steps",
         "drawing",
         "equal_time",
         "summary",

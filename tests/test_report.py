@@ -13,6 +13,7 @@ from common.lessons.course import course_plan, course_references, refer
 from common.paths import ROOT
 from common.report import code, drawing, evidence, further, plots, readme, tables, update
 from common.report.evidence import DAGGER, NOT_YET, Measured
+from common.report.steps import steps
 from common.results.table import timed
 from common.tools import course
 
@@ -551,11 +552,38 @@ def labels(row) -> list[str]:
 
 
 def test_a_drawing_has_the_steps_of_the_model():
-    whole, block = drawing.rows("05_residual_norm/pre_ln", "default")
+    found = steps("05_residual_norm/pre_ln", "default")
+    whole, block = found.model, found.block
     assert labels(whole) == ["ids", "token", "position", "+", "blocks", "norm", "head"]
     assert labels(block) == ["x", "norm1", "attention", "+", "norm2", "feed_forward", "+"]
     assert block[3].inputs == [0, 2] and block[6].inputs == [3, 5]  # x + attention(norm1(x)), and so on
     assert whole[4].note.startswith("4 x Block 199,168") and whole[6].note == "Linear 4,225"
+
+
+def test_the_steps_of_a_part_tell_what_goes_where():
+    head = steps("02_attention/multi_head", "default").part
+    assert labels(head) == ["x", "query", "key", "value", "@", "softmax", "@"]
+    assert [box.inputs for box in head] == [[], [0], [0], [0], [1, 2], [4], [5, 3]]
+    assert [box.note for box in head[4:]] == ["(B, H, T, T)", "(B, H, T, T)", "(B, H, T, D)"]
+    gated = steps("08_micro_arch/activation", "swiglu").part
+    assert labels(gated) == ["x", "gate", "activation", "up", "×", "down"] and gated[4].inputs == [2, 3]
+    experts = steps("08_micro_arch/moe", "top-2")
+    assert labels(experts.part) == ["x", "router", "softmax", "experts", "×"]
+    assert experts.part[3].note == "8 x FeedForward 131,072" and experts.part[4].inputs == [2, 3]
+    assert labels(experts.model)[3] == "blocks" and experts.model[3].note.startswith("4 x Block ")
+    assert steps("05_residual_norm/pre_ln", "default").part == [], "how parts are wired is in the block"
+
+
+def test_no_box_of_a_drawing_lies_on_another():
+    for name in ("multi_head", "projection", "gqa:gqa vs gqa:mha", "moe:top-2 vs moe:dense"):
+        found = re.findall(
+            r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="50"', drawing.drawing(name)
+        )
+        boxes = [tuple(map(float, box)) for box in found]
+        assert len(boxes) > 8
+        for i, (x, y, wide) in enumerate(boxes):
+            for left, top, width in boxes[:i]:
+                assert abs(y - top) >= 50 or x >= left + width or left >= x + wide, name
 
 
 def coloured(name: str) -> list[str]:
@@ -569,10 +597,15 @@ def coloured(name: str) -> list[str]:
     ("name", "changed"),
     [
         ("positions", ["+", "position"]),
-        ("multi_head", ["attention"]),
+        ("multi_head", ["@", "@", "attention", "softmax"]),
         ("residual", ["+", "+"]),
         ("layer_norm", ["norm"]),
         ("pre_ln", ["norm", "norm1", "+"]),
+        ("gqa:gqa vs gqa:mha", ["@", "@", "attention", "key", "softmax", "value"]),
+        ("norm:rmsnorm vs norm:layernorm", ["norm", "norm1", "norm2"]),
+        ("activation:swiglu vs activation:gelu", ["activation", "down", "feed_forward", "gate", "up", "×"]),
+        ("position:rope vs position:learned", ["position"]),
+        ("bigrams:rows-4096 vs bigrams:tokens", ["token"]),
     ],
 )
 def test_a_drawing_colours_what_changes(name, changed):

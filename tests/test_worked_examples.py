@@ -8,6 +8,7 @@ import math
 import re
 import runpy
 import textwrap
+from functools import partial
 
 import pytest
 import torch
@@ -15,10 +16,12 @@ import torch.nn.functional as F
 
 from common import lessons
 from common.data import bpe, corpora
+from common.model.gpt import GPT
 from common.model.position import RoPE
 from common.paths import ROOT
 from common.settings import Settings
 from common.training.optimizer import orthogonal
+from common.training.schedule import rate
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -188,9 +191,110 @@ def newton_schulz() -> str:
     return "a matrix with 100 and 1 on its diagonal\n" + "\n".join(lines)
 
 
+def shorter_context() -> str:
+    """Kneser-Ney with one discount, on `banana`."""
+    text, taken = "banana", 0.75
+    pairs = {text[i : i + 2] for i in range(5)}
+    follows = [text[i + 2] for i in range(4) if text[i : i + 2] == "an"]
+    kinds = {letter: sum(pair[1] == letter for pair in pairs) for letter in "abn"}
+    below = {letter: kinds[letter] / len(pairs) for letter in "abn"}
+    own = (follows.count("a") - taken) / len(follows)
+    share = taken * len(set(follows)) / len(follows)
+    p = {letter: (own if letter == "a" else 0) + share * below[letter] for letter in "abn"}
+    assert follows == ["a", "a"] and abs(sum(p.values()) - 1) < 1e-12
+    return f"""after an         a twice, nothing else
+less {taken}        a {own:.3f}, and {share:.3f} to give away
+after how many   a after b and n, n after a, b after nothing:  a {below["a"]:.2f}, n {below["n"]:.2f}
+for a            {own:.3f} + {share:.3f} * {below["a"]:.2f} = {p["a"]:.3f}
+for n                    {share:.3f} * {below["n"]:.2f} = {p["n"]:.3f}"""
+
+
+def kept_heads() -> str:
+    shown = []
+    for name, heads in (("MHA", 4), ("GQA", 2), ("MQA", 1)):
+        model = GPT(Settings(n_layer=4, n_kv_head=heads), 65)
+        cache = model.new_cache()
+        model(torch.zeros(1, 10, dtype=torch.long), cache)
+        kept = sum(layer.nbytes for layer in cache) // 10
+        assert kept == 2 * 4 * heads * 16 * 4
+        numbers_of = f"{name}   2 * 4 layers * {heads} heads * 16 = {kept // 4:>3} numbers"
+        shown.append(f"{numbers_of}   {kept:>5,} bytes in float32")
+    return "\n".join(shown)
+
+
+def root_mean_square() -> str:
+    x = torch.tensor([1.0, 2.0, 6.0])
+    norms = runpy.run_path(str(ROOT / "08_micro_arch/norm.py"))
+    layer, rms = (norms[name](Settings(n_embd=3)) for name in ("LayerNorm", "RMSNorm"))
+    with torch.no_grad():
+        size = x.square().mean().sqrt()
+        return f"""a vector                  1     2     6      mean {x.mean():.2f}, size {size:.2f}
+LayerNorm             {numbers(layer(x), "5.2f")}
+RMSNorm               {numbers(rms(x), "5.2f")}
+10 added to each: LN  {numbers(layer(x + 10), "5.2f")}      the mean is forgotten
+10 added to each: RMS {numbers(rms(x + 10), "5.2f")}      the mean is nearly all that is left"""
+
+
+def gate() -> str:
+    gates, up = torch.tensor([-2.0, 0.0, 2.0]), torch.tensor([1.0, 1.0, -3.0])
+    return f"""gate        {numbers(gates, "5.2f")}
+SiLU        {numbers(F.silu(gates), "5.2f")}      nearly shut, shut, open
+up          {numbers(up, "5.2f")}
+product     {numbers(F.silu(gates) * up, "5.2f")}      the gate decides how much, the other one what"""
+
+
+def two_experts() -> str:
+    p = F.softmax(torch.tensor([2.0, 1.0, 0.0, 0.0]), dim=0)
+    weights, chosen = p.topk(2)
+    assert chosen.tolist() == [0, 1]
+    weights = weights / weights.sum()
+    return f"""router            2      1      0      0
+softmax         {numbers(p, ".3f")}
+the two         {numbers(weights, ".3f")}                 divided by their sum, {p[:2].sum():.3f}
+answers of them   6      2
+together        {weights[0]:.3f} * 6 + {weights[1]:.3f} * 2 = {weights @ torch.tensor([6.0, 2.0]):.2f}"""
+
+
+def falling() -> str:
+    shown = ["step      constant  cosine    linear    stable-decay"]
+    for step in (0, 50, 100, 350, 500, 590):
+        names = ("constant", "cosine", "linear", "stable-decay")
+        rates = [rate(step, 600, 4e-3, 100, name) for name in names]
+        shown.append(f"{step:<8}  {'  '.join(f'{value:.6f}' for value in rates)}")
+    return "\n".join(shown)
+
+
+def adam() -> str:
+    lines = ["three gradients           steps of SGD                steps of AdamW"]
+    for gradients in ((1.0, 1.0, 1.0), (0.01, 0.01, 0.01), (0.01, -0.01, 0.01)):
+        steps: list[list[float]] = []
+        for make in (torch.optim.SGD, partial(torch.optim.AdamW, betas=(0.9, 0.99), weight_decay=0)):
+            x = torch.zeros(1, requires_grad=True)
+            one = make([x], lr=0.1)
+            steps.append([])
+            for g in gradients:
+                before, x.grad = x.item(), torch.tensor([g])
+                one.step()
+                steps[-1].append(before - x.item())
+        lines.append("     ".join(numbers(values, "6.3f") for values in (gradients, *steps)))
+    return "\n".join(lines)
+
+
+def sixteen_bits() -> str:
+    def rounded(value: float) -> float:
+        return torch.tensor(value).bfloat16().item()
+
+    assert rounded(1 + 1e-3) == 1 and rounded(0.02 + 1e-3) != rounded(0.02)
+    return f"""1 + 0.001      -> {rounded(1 + 1e-3):.6f}      the step is lost
+0.02 + 0.001   -> {rounded(0.02 + 1e-3):.6f}      kept, near enough
+256 + 1        -> {rounded(257.0):.0f}           counting ends here
+0.1            -> {rounded(0.1):.6f}      three digits are right"""
+
+
 EXAMPLES = (
     counted_pairs, softmax, gradient, masked_mean, attention, scale, hidden_layer, chain, layer_norm, count,
-    one_merge, rotary, newton_schulz,
+    one_merge, rotary, newton_schulz, shorter_context, kept_heads, root_mean_square, gate, two_experts,
+    falling, adam, sixteen_bits,
 )  # fmt: skip
 
 

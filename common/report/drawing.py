@@ -1,106 +1,26 @@
-"""Drawings of a model, made from the model itself: its `forward` is traced, and each step becomes a box.
+"""Drawings of a model, made from the model itself: each step of its `forward` becomes a box.
 
-Boxes that the script before it has not are coloured, and sums and norms that it wires otherwise. Taken are
-scripts whose model can be traced: those of stages 02 to 06.
+One row is the model, one a block of it, and one the part that the script is about, if there is one. Boxes
+that the script before it has not are coloured, and sums and norms that it wires otherwise.
 """
 
 import contextlib
 import re
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-import torch
-from torch import fx, nn
-
 from common.errors import UserError
-from common.lessons.course import course_plan, predecessor, refer
-from common.lessons.plan import Uninitialised
+from common.lessons.course import Reference, course_plan, predecessor, refer
 from common.paths import logs_folder
+from common.report.steps import Box, Steps, steps
 
 PLAIN, CHANGED, LINE = "#eef2f7", "#ffd9a8", "#555555"
-LETTER, GAP, HEIGHT = 6.7, 22, 50
-
-
-@dataclass
-class Box:
-    """A step of a model: a part, a sum, or where its input comes from."""
-
-    label: str
-    note: str
-    inputs: list[int]
-    """The numbers of the boxes that it takes."""
-    of: str = ""
-    """The class of a part."""
-
-    @property
-    def width(self) -> float:
-        return 24.0 if self.label == "+" else LETTER * max(len(self.label), len(self.note)) + 16
-
-
-class _Steps(fx.Tracer):
-    """Follows `forward` of one module, and takes each module it calls as a whole."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return True
-
-
-def boxes(model: nn.Module) -> list[Box]:
-    """The steps of `forward`, in order. Raises UserError for a model that cannot be followed."""
-    try:
-        return _boxes(model, _Steps().trace(model))
-    except (AttributeError, TypeError, ValueError, RuntimeError, fx.proxy.TraceError) as error:
-        raise UserError(f"{type(model).__name__} cannot be drawn ({error})") from None
-
-
-def _boxes(model: nn.Module, graph: fx.Graph) -> list[Box]:
-    found: list[Box] = []
-    number: dict[fx.Node, int] = {}
-    for node in graph.nodes:
-        inputs = [number[n] for n in node.all_input_nodes if n in number]
-        part = model.get_submodule(str(node.target)) if node.op == "call_module" else None
-        idle = isinstance(part, nn.Dropout) and not part.p
-        if node.op in ("call_method", "output"):  # a size is no step
-            continue
-        if idle or (node.op == "call_function" and node.target.__name__ != "add"):
-            number[node] = inputs[0]  # a part of a table, or what does nothing
-            continue
-        number[node] = len(found)
-        found.append(_box(model, node, inputs))
-    return found
-
-
-def _box(model: nn.Module, node: fx.Node, inputs: list[int]) -> Box:
-    if node.op == "call_function":
-        return Box("+", "", inputs)
-    if node.op == "placeholder":
-        return Box(str(node.target), "(B, T)" if node.target == "ids" else "(B, T, C)", inputs)
-    name = str(node.target).removesuffix(".weight")
-    part = model.get_submodule(name)
-    kind, count = type(part).__name__, sum(p.numel() for p in part.parameters())
-    if isinstance(part, nn.Sequential) and len(part) and _is_block(part[0]):
-        kind = f"{len(part)} x {type(part[0]).__name__}"
-    return Box(name, f"{kind} {count:,}" if count else kind, inputs, type(part).__name__)
-
-
-def _is_block(part: nn.Module) -> bool:
-    return type(part).__name__.endswith("Block")
-
-
-@cache
-def rows(experiment: str, arm: str) -> tuple[list[Box], list[Box]]:
-    """The boxes of a model, and those of one of its blocks; none where it has no blocks."""
-    plan = course_plan(experiment)
-    with torch.device("meta"), Uninitialised():
-        model = plan.arms[arm](plan.own(arm, plan.defaults), 65)
-    block = next((part for part in model.modules() if _is_block(part)), None)
-    return boxes(model), boxes(block) if block else []
+LETTER, GAP, HEIGHT, LEFT = 6.7, 22, 50, 96.0
 
 
 def drawn(text: str) -> list[str]:
     """The scripts whose drawings a page shows."""
-    return re.findall(r"<!-- drawing: (\w+) -->", text)
+    return re.findall(r"<!-- drawing: (.*?) -->", text)
 
 
 def problems(text: str) -> list[str]:
@@ -121,32 +41,31 @@ def every(text: str) -> dict[Path, str]:
 def block(name: str) -> str:
     """What the page shows of a drawing."""
     file = path_of(name).name
-    return f"![The model of {name}, step by step](logs/plots/{file})\n"
+    return f"![The model of {name.split(' vs ')[0]}, step by step](logs/plots/{file})\n"
 
 
 def path_of(name: str) -> Path:
     """Where the drawing of a script is kept."""
-    return logs_folder() / "plots" / f"drawing_{refer(name).experiment.replace('/', '_')}.svg"
+    line = refer(name.split(" vs ")[0])
+    shown = str(line) if ":" in name else line.experiment
+    return logs_folder() / "plots" / f"drawing_{re.sub('[/:]', '_', shown)}.svg"
 
 
 def drawing(name: str) -> str:
-    """The drawing of a script's model as SVG. Raises UserError for a model that cannot be followed."""
-    line, before = refer(name), predecessor(refer(name))
-    own = rows(line.experiment, line.arm)
-    old: tuple[list[Box], list[Box]] = ([], [])
+    """The drawing of a line's model as SVG, what changes coloured; `gqa:gqa vs gqa:mha`: against another than
+    its predecessor. Raises UserError for a model without steps.
+    """
+    own, against = (refer(part) for part in (name if " vs " in name else f"{name} vs {name}").split(" vs "))
+    before = predecessor(own) if against == own else against
+    found = steps(own.experiment, own.arm)
+    old = Steps([], [], [], "")
     with contextlib.suppress(UserError):  # of a model that counts there is no drawing
-        old = rows(before.experiment, before.arm) if before else old
-    changes = set(course_plan(line.experiment).header.changes)
-    known = [_kinds(row) for row in old]
-    if not old[1]:  # what is in a block now stood in the model
-        known[1] = known[0]
+        old = steps(before.experiment, before.arm, found.name) if before else old
     parts, top, width = [], 6.0, 0.0
-    for row, kinds, title in zip(own, known, ("model", "block"), strict=True):
-        if row:
-            new = [kind not in kinds or box.of in changes for kind, box in zip(_kinds(row), row, strict=True)]
-            svg, wide, high = _row(row, new if old[0] else [False] * len(row), top, title)
-            parts.append(svg)
-            top, width = top + high, max(width, wide)
+    for row, new, title in _shown(own, found, old):
+        svg, wide, high = (_row if title in ("model", "block") else _net)(row, new, top, title)
+        parts.append(svg)
+        top, width = top + high, max(width, wide)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {top:.0f}" width="{width:.0f}"'
     style = 'font-family="Helvetica, Arial, sans-serif" font-size="12"'
     arrow = (
@@ -157,17 +76,36 @@ def drawing(name: str) -> str:
     return "\n".join([f"{head} {style}>", arrow, ground, *parts, "</svg>\n"])
 
 
+def _shown(own: Reference, found: Steps, old: Steps) -> list[tuple[list[Box], list[bool], str]]:
+    """The rows of a drawing: boxes, which of them are coloured, title."""
+    changes = set(course_plan(own.experiment).header.changes)
+    known = _kinds(old.model), _kinds(old.block or old.model)  # what is in a block now stood in the model
+    rows = []
+    for row, kinds, title in zip((found.model, found.block), known, ("model", "block"), strict=True):
+        new = [kind not in kinds or box.of in changes for kind, box in zip(_kinds(row), row, strict=True)]
+        rows.append((row, new if old.model else [False] * len(row), title))
+    if _details(found.part) != _details(old.part):
+        known_parts = _details(old.part) or _details(found.part)
+        rows.append((found.part, [kind not in known_parts for kind in _details(found.part)], found.name))
+    return [row for row in rows if row[0]]
+
+
+def _details(row: list[Box]) -> list[tuple]:
+    """What stands for each box of a part: also how large it is."""
+    return [(box.label, box.note, tuple(row[i].label for i in box.inputs)) for box in row]
+
+
 def _kinds(row: list[Box]) -> list[tuple]:
     """What stands for each box: its name (no number) and its class; of a sum or a norm also its inputs."""
 
-    def kind(box: Box) -> tuple[str, str]:
-        return (box.label.rstrip("12").replace("ids", "x"), box.of)
+    def name(box: Box) -> str:
+        return box.label.rstrip("12").replace("ids", "x")
 
     def wire(box: Box) -> tuple:
         wired = box.label == "+" or box.of.endswith("Norm")
-        return tuple(kind(row[i]) for i in box.inputs) if wired else ()
+        return tuple(name(row[i]) for i in box.inputs) if wired else ()
 
-    return [(kind(box), wire(box)) for box in row]
+    return [(name(box), box.of, wire(box)) for box in row]
 
 
 def _row(row: list[Box], coloured: list[bool], top: float, title: str) -> tuple[str, float, float]:
@@ -179,11 +117,11 @@ def _row(row: list[Box], coloured: list[bool], top: float, title: str) -> tuple[
     aside = [i for i in range(len(row)) if i not in chain]
     skips = any(chain.index(j) < chain.index(i) - 1 for i in chain for j in row[i].inputs if j in chain)
     y = top + 14 + (HEIGHT + 22 if aside else 30 if skips else 0)
-    x, centre = 58.0, {}
+    x, centre = LEFT, {}
     for i in chain:
-        centre[i] = (x + row[i].width / 2, y + HEIGHT / 2)
-        x += row[i].width + GAP
-    parts = [f'<text x="4" y="{y + HEIGHT / 2 + 4}" fill="{LINE}" font-weight="bold">{title}</text>']
+        centre[i] = (x + _width(row[i]) / 2, y + HEIGHT / 2)
+        x += _width(row[i]) + GAP
+    parts = [_title(title, y + HEIGHT / 2)]
     for i in aside:
         goes = next(k for k in chain if i in row[k].inputs)
         centre[i] = (centre[goes][0], top + 10 + HEIGHT / 2)
@@ -205,12 +143,70 @@ def _row(row: list[Box], coloured: list[bool], top: float, title: str) -> tuple[
     return "\n".join(parts), x, y + HEIGHT + 12 - top
 
 
+def _net(row: list[Box], coloured: list[bool], top: float, title: str) -> tuple[str, float, float]:
+    """The SVG of boxes with several ways through them, its width and its height."""
+    column, lane = _places(row)
+    columns = range(max(column) + 1)
+    widths = [max(_width(box) for i, box in enumerate(row) if column[i] == c) for c in columns]
+    lefts = [LEFT + sum(widths[:c]) + 2 * GAP * c for c in columns]
+
+    def height(c: int, j: int, i: int) -> float:
+        return top + 14 + HEIGHT / 2 + (HEIGHT + 14) * lane[c, j, i]
+
+    centre = [(lefts[c] + widths[c] / 2, height(c, i, i)) for i, c in enumerate(column)]
+    parts = [_title(title, centre[0][1])]
+    for i, box in enumerate(row):
+        for j in box.inputs:
+            way = f"M{_right(row[j], centre[j])} {centre[j][1]}"
+            for c in range(column[j] + 1, column[i] + 1):
+                way += f"H{lefts[c] - GAP}V{height(c, j if c < column[i] else i, i)}"
+            parts.append(_path(f"{way}H{_left(box, centre[i])}"))
+    parts += [_shape(box, centre[i], coloured[i]) for i, box in enumerate(row)]
+    return "\n".join(parts), lefts[-1] + widths[-1] + GAP, (HEIGHT + 14) * (max(lane.values()) + 1) + 14
+
+
+def _places(row: list[Box]) -> tuple[list[int], dict[tuple[int, int, int], float]]:
+    """The column of each box, and how far down everything stands in it.
+
+    A box stands behind its last input, at the mean height of all: (column, i, i). What box i takes from box j
+    further back passes through a place of its own in each column between: (column, j, i).
+    """
+    column = [0] * len(row)
+    lane: dict[tuple[int, int, int], float] = {}
+    for i, box in enumerate(row):
+        column[i] = max((column[j] + 1 for j in box.inputs), default=0)
+
+    def wanted(place: tuple[int, int, int]) -> float:
+        c, j, i = place
+        sources = [(k, k if column[k] == c - 1 else i) for k in (row[i].inputs if i == j else [j])]
+        heights = [lane[c - 1, k, to] for k, to in sources]
+        return sum(heights) / max(len(heights), 1)
+
+    for c in range(max(column) + 1):
+        places = [(c, i, i) for i in range(len(row)) if column[i] == c]
+        places += [(c, j, i) for i, box in enumerate(row) for j in box.inputs if column[j] < c < column[i]]
+        lowest = -1.0
+        for place in sorted(places, key=wanted):
+            lane[place] = lowest = max(wanted(place), lowest + 1)
+    behind = [lane[1, i, i] for i in range(len(row)) if column[i] == 1]
+    lane[0, 0, 0] = sum(behind) / len(behind)  # in the middle of those that take it
+    return column, lane
+
+
+def _title(title: str, y: float) -> str:
+    return f'<text x="4" y="{y + 4}" fill="{LINE}" font-weight="bold">{title}</text>'
+
+
+def _width(box: Box) -> float:
+    return 24.0 if box.is_sign else LETTER * max(1.1 * len(box.label), len(box.note)) + 16
+
+
 def _right(box: Box, centre: tuple[float, float]) -> float:
-    return centre[0] + box.width / 2
+    return centre[0] + _width(box) / 2
 
 
 def _left(box: Box, centre: tuple[float, float]) -> float:
-    return centre[0] - box.width / 2
+    return centre[0] - _width(box) / 2
 
 
 def _path(way: str) -> str:
@@ -220,14 +216,14 @@ def _path(way: str) -> str:
 def _shape(box: Box, centre: tuple[float, float], coloured: bool) -> str:
     x, y = centre
     fill = CHANGED if coloured else PLAIN
-    if box.label == "+":
+    if box.is_sign:
         return (
             f'<circle cx="{x}" cy="{y}" r="12" fill="{fill}" stroke="{LINE}"/>'
-            f'<text x="{x}" y="{y + 5}" text-anchor="middle" font-size="16">+</text>'
+            f'<text x="{x}" y="{y + 5}" text-anchor="middle" font-size="16">{box.label}</text>'
         )
-    left, high = x - box.width / 2, y - HEIGHT / 2
+    left, high = x - _width(box) / 2, y - HEIGHT / 2
     return (
-        f'<rect x="{left}" y="{high}" width="{box.width}" height="{HEIGHT}" rx="6" fill="{fill}" '
+        f'<rect x="{left}" y="{high}" width="{_width(box)}" height="{HEIGHT}" rx="6" fill="{fill}" '
         f'stroke="{LINE}"/><text x="{x}" y="{y - 3}" text-anchor="middle" font-weight="bold">'
         f'{escape(box.label)}</text><text x="{x}" y="{y + 14}" text-anchor="middle" font-size="11">'
         f"{escape(box.note)}</text>"

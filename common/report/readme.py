@@ -5,7 +5,7 @@ experiment, a stage, or an experiment with flags; each compared with its predece
 `vs`), one between `<!-- scores: A; B | NAME; NAME -->` and `<!-- end -->` has scores of these references that
 are no column of the results, one between `<!-- data: NAME -->` and `<!-- end -->` shows what is in the file
 `logs/plots/NAME.csv`, one between `<!-- diff: SCRIPT -->` and `<!-- end -->` what a script changes in the
-code of the one before it, `<!-- drawing: SCRIPT -->` its model as boxes, one between `<!-- samples: PROMPT
+code of the one before it, `<!-- drawing: LINE -->` its model as boxes, one between `<!-- samples: PROMPT
 -->` and `<!-- end -->` what a script of each stage writes after a word (`temperatures`: one of them at
 several temperatures), and `<!-- picture: NAME | what it shows -->` has the picture `logs/plots/NAME.png`. A
 figure in a sentence stands as `<!--=value(multi_head, test_bpc, .2f)-->2.34<!--/-->`. What is not measured
@@ -228,7 +228,7 @@ def render(text: str, measured: Measured) -> Rendered:
         ),
         r"(<!-- own rates: (.*?) -->\n).*?(<!-- end -->)": lambda stage: own_rates_table(measured, stage),
         r"(<!-- equal time: (.*?) -->\n).*?(<!-- end -->)": lambda name: equal_time.table(measured, name),
-        r"(<!-- drawing: (\w+) -->\n).*?(<!-- end -->)": drawing.block,
+        r"(<!-- drawing: (.*?) -->\n).*?(<!-- end -->)": drawing.block,
         r"(<!-- diff: (\w+) -->\n).*?(<!-- end -->)": code.difference,
         r"(<!-- temperatures: (\w+) -->\n).*?(<!-- end -->)": samples.tempered,
         r"(<!-- samples: (\w+) -->\n).*?(<!-- end -->)": lambda prompt: samples.strip(measured, prompt),
