@@ -110,10 +110,13 @@ def figure(measured: Measured, expression: str) -> str:
 
 
 def minutes(measured: Measured, what: str) -> str:
-    """Minutes of training for one seed of each line of a stage or script, or of one line; of a line that
-    never ran alone, as long as it took beside others.
+    """Minutes of training for one seed of each line of a stage or script; of a line that never ran alone, as
+    long as it took beside others. Of a single line: its fastest seed, which others disturbed least.
     """
-    lines = course_references(what) or [refer(what)]
+    lines = course_references(what)
+    if not lines:
+        shortest = measured.rows(refer(what)).train_seconds.min()
+        return NOT_YET if math.isnan(shortest) else f"{max(1, shortest / 60):.0f}"
     rows = [timed(own) if len(timed(own)) else own for own in map(measured.rows, lines)]
     known = [lines.train_seconds.mean() for lines in rows if len(lines)]
     return f"{max(1, sum(known) / 60):.0f}" if known else NOT_YET
