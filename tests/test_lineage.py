@@ -237,6 +237,7 @@ ROOMS = {
         "overviews",
         "ablations",
         "pretraining",
+        "pages",
         "further",
         "evidence",
         "pictures",
@@ -248,6 +249,7 @@ ROOMS = {
         "equal_time",
         "summary",
         "readme",
+        "generated",
         "update",
     ),
 }
