@@ -237,6 +237,7 @@ ROOMS = {
         "overviews",
         "ablations",
         "pretraining",
+        "pages",
         "further",
         "evidence",
         "pictures",
@@ -249,6 +250,7 @@ ROOMS = {
         "equal_time",
         "summary",
         "readme",
+        "generated",
         "update",
     ),
 }

@@ -1,4 +1,4 @@
-"""README and plots follow from the results: change one digit and the check fails."""
+"""Pages and plots follow from the results: change one digit and the check fails."""
 
 import functools
 import re
@@ -11,13 +11,14 @@ from common import command_line, lessons, results
 from common.errors import UserError
 from common.lessons.course import course_plan, course_references, refer
 from common.paths import ROOT
-from common.report import code, drawing, evidence, further, plots, readme, tables, update
+from common.report import code, drawing, evidence, further, generated, pages, plots, readme, tables, update
 from common.report.evidence import DAGGER, NOT_YET, Measured
 from common.report.steps import steps
 from common.results.table import timed
-from common.tools import course
+from common.tools import course, side_by_side
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in pages.paths()}
 # the sections that most of what follows is about: a tenth of the time of the whole
 SHORT = "".join(part for part in re.split(r"(?m)^(?=## )", README) if re.match(r"## (0[237]|Trust)", part))
 
@@ -48,8 +49,8 @@ def pictures_in_order_are_not_drawn_again(monkeypatch):
     monkeypatch.setattr(update, "draw", draw_what_changed)
 
 
-def test_the_committed_readme_and_plots_follow_from_the_results(tracked, page):
-    assert update.check(page) == []
+def test_the_committed_pages_and_plots_follow_from_the_results(tracked):
+    assert update.check(*pages.paths()) == []
 
 
 def test_one_changed_digit_in_a_table_or_sentence_is_found(tracked, short):
@@ -61,6 +62,56 @@ def test_one_changed_digit_in_a_table_or_sentence_is_found(tracked, short):
         assert len(problems) == 1 and problems[0].startswith(
             f"README.md, line {SHORT[:at].count(chr(10)) + 1}: has "
         ), problems
+
+
+def changed(text: str, at: int) -> str:
+    """A text with another digit at one place."""
+    return text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
+
+
+def first_figure(name: str) -> re.Match:
+    """The first difference with its interval in a page: its last digit is the group."""
+    found = re.search(r"<!--=difference\(.*?-->[+−]\d\.\d*(\d)\u00a0±", PAGES[name])
+    assert found, f"{name} has no generated figure"
+    return found
+
+
+@pytest.mark.parametrize("name", ["design.md", "parts.md"])
+def test_one_changed_digit_in_another_page_is_found_and_mended(tracked, tmp_path, name):
+    """And the page is named; its links lead up, in what is generated too."""
+    path = tmp_path / "Research" / name
+    path.parent.mkdir()
+    at = first_figure(name).start(1)
+    path.write_text(changed(PAGES[name], at), encoding="utf-8")
+    (problem,) = generated.problems(path, Measured())
+    assert problem.startswith(f"{name}, line {PAGES[name][:at].count(chr(10)) + 1}: has ")
+    assert generated.write(path, Measured()) == [] and path.read_text(encoding="utf-8") == PAGES[name]
+
+
+def test_links_of_a_page_below_lead_up(tracked, tmp_path):
+    path = tmp_path / "Research/page.md"
+    path.parent.mkdir()
+    parts = ("table: multi_head", "picture: staircase | The staircase")
+    path.write_text("\n".join(f"<!-- {part} -->\n<!-- end -->\n" for part in parts), encoding="utf-8")
+    assert generated.write(path, Measured()) == []
+    shown = path.read_text(encoding="utf-8")
+    assert "[multi_head](../02_attention/multi_head.py)" in shown
+    assert "![The staircase](../logs/plots/staircase.png)" in shown
+    assert generated.from_below(f"3.37{DAGGER}") == "3.37[†](../README.md#trust)"
+
+
+def test_a_line_that_only_another_page_names_counts(monkeypatch, tmp_path):
+    """What it says of seconds runs alone, and what it compares at equal time keeps its curves."""
+    monkeypatch.setattr(pages, "paths", lambda: [tmp_path / "page.md"])
+    (tmp_path / "page.md").write_text("Nothing.\n", encoding="utf-8")
+    job = (refer("multi_head"), 1)
+    assert not side_by_side.plan_tasks([job], [], True)[0].alone and update._read_at_equal_time() == []
+    text = "It takes <!--=value(multi_head, train_seconds, .0f)--><!--/--> s.\n\n<!-- equal time: bpe -->\n"
+    (tmp_path / "page.md").write_text(text, encoding="utf-8")
+    assert side_by_side.plan_tasks([job], [], True)[0].alone
+    assert update._read_at_equal_time() == ["07_tokenizer_gqa/bpe"]
+    (tmp_path / "page.md").write_text("<!--=value(multi_head --steps 7, test_bpc)--><!--/-->", "utf-8")
+    assert further.further_references() == [refer("multi_head --steps 7")]
 
 
 def test_a_changed_result_makes_readme_and_staircase_stale(tracked, short):
@@ -160,11 +211,18 @@ def test_the_check_lists_every_place(tracked, short):
 def test_the_check_command_names_the_place_and_exits_with_1(tracked, monkeypatch, capsys, page):
     monkeypatch.setattr(update, "ROOT", page.parent)
     monkeypatch.setattr("sys.argv", ["report", "--check"])
+    monkeypatch.setattr(pages, "NAMES", ("README.md", "Research/design.md"))
+    other = page.parent / "Research/design.md"
+    other.parent.mkdir()
+    page.write_text(SHORT, encoding="utf-8")
+    other.write_text(PAGES["design.md"], encoding="utf-8")
     update.main()
-    page.write_text(README.replace("| [multi_head]", "| [multihead]"), encoding="utf-8")
+    page.write_text(SHORT.replace("| [multi_head]", "| [multihead]"), encoding="utf-8")
+    other.write_text(changed(PAGES["design.md"], first_figure("design.md").start(1)), encoding="utf-8")
     with pytest.raises(SystemExit) as stop:
         update.main()
-    assert stop.value.code == 1 and "stale: README.md, line" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert stop.value.code == 1 and "stale: README.md, line" in said and "stale: design.md, line" in said
 
 
 def test_writing_mends_what_the_check_finds(tracked, short):
@@ -319,17 +377,27 @@ def test_figures_say_what_they_cannot_read(tracked):
             readme.figure(measured, expression)
 
 
-def test_no_figure_of_ours_is_typed_by_hand():
-    """Outside generated parts, code and formulas, a decimal number stands only beside its source."""
-    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+def typed_figures(text: str) -> list[tuple[str, str]]:
+    """The decimal numbers of a page outside generated parts, code and formulas, each with its line."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     made = "table|data|scores|picture|equal time|own rates|samples|temperatures|drawing|diff"
     text = re.sub(rf"<!-- ({made}):.*?<!-- end -->", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--=.*?<!--/-->", "", text, flags=re.DOTALL)
     text = re.sub(r"\$\$.*?\$\$|\$[^$\n]*\$|`[^`\n]*`|\([^()\n ]*\)", "", text, flags=re.DOTALL)
     text = re.sub(r"arXiv:\d+\.\d+", "", text)
-    for line in text.splitlines():
-        for number in re.findall(r"\d+\.\d+", line):
-            assert "published" in line.lower() or number in ("3.10", "3.13", "1.1"), line
+    return [(number, line) for line in text.splitlines() for number in re.findall(r"\d+\.\d+", line)]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_figure_of_ours_is_typed_by_hand(name):
+    """A decimal number stands only beside its source."""
+    for number, line in typed_figures(PAGES[name]):
+        assert "published" in line.lower() or number in ("3.10", "3.13", "1.1"), line
+
+
+def test_a_figure_that_is_typed_by_hand_is_found():
+    text = PAGES["design.md"] + "\nThe mean of all needs 3.37 bits.\n"
+    assert [number for number, line in typed_figures(text) if "published" not in line] == ["3.37"]
 
 
 def test_every_picture_of_the_readme_exists_and_every_plot_is_shown():
@@ -338,9 +406,10 @@ def test_every_picture_of_the_readme_exists_and_every_plot_is_shown():
     assert shown == {p.relative_to(ROOT).as_posix() for p in there}
 
 
-def test_links_of_the_readme_lead_somewhere():
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert link.startswith("https://") or (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", pages.paths(), ids=str)
+def test_links_of_a_page_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", PAGES[page.name]):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
 
 
 def test_tables_and_figures_of_data_files(monkeypatch, tmp_path):
@@ -448,11 +517,12 @@ def paragraphs(text: str) -> list[str]:
     return found
 
 
-def test_no_sentence_of_the_page_is_torn_apart():
+@pytest.mark.parametrize("name", PAGES)
+def test_no_sentence_of_a_page_is_torn_apart(name):
     """The page means the same paragraphs as its text without the comments that stand around figures."""
-    meant = re.sub(r"<!--=.*?-->|<!--/-->", "", README)
-    assert paragraphs(README) == paragraphs(meant)
-    assert not any(text.count("**") or "<!--" in text for text in paragraphs(README))
+    meant = re.sub(r"<!--=.*?-->|<!--/-->", "", PAGES[name])
+    assert paragraphs(PAGES[name]) == paragraphs(meant)
+    assert not any(text.count("**") or "<!--" in text for text in paragraphs(PAGES[name]))
 
 
 def test_a_figure_at_the_beginning_of_a_line_moves_up(tracked):
@@ -631,11 +701,17 @@ def test_what_changes_in_the_code_is_folded():
         code.difference("count_bigram")
 
 
-def test_every_link_within_the_page_has_its_heading():
+def anchors(text: str) -> set[str]:
     """As GitHub makes an anchor of a heading: small letters, no signs, a hyphen for each space."""
-    headings = re.findall(r"(?m)^#+ (.*)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+    headings = re.findall(r"(?m)^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_to_a_place_within_a_page_has_its_heading(name):
+    """In the page itself, or in README."""
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGES[name])) <= anchors(PAGES[name])
+    assert set(re.findall(r"\]\(\.\./README\.md#([^)]+)\)", PAGES[name])) <= anchors(README)
 
 
 def test_lines_that_only_the_page_names_belong_to_the_course_too(monkeypatch):

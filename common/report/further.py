@@ -5,7 +5,7 @@ import re
 
 from common.errors import UserError
 from common.lessons.course import Reference, course_references, refer
-from common.paths import ROOT
+from common.report import pages
 
 # how many lines a figure of a kind takes, before its further arguments
 LINES = {
@@ -14,10 +14,10 @@ LINES = {
 
 
 def further_references(text: str | None = None) -> list[Reference]:
-    """The lines that README (or `text`) names and the course does not list, in the order in which it names
+    """The lines that the pages (or `text`) name and the course does not list, in the order in which they name
     them.
     """
-    text = (ROOT / "README.md").read_text(encoding="utf-8") if text is None else text
+    text = pages.text() if text is None else text
     found = dict.fromkeys(line for name in _named(text) for line in _read(name))
     return [reference for reference in found if reference not in set(course_references())]
 

@@ -1,4 +1,4 @@
-"""The generated parts of README.md: tables, figures in sentences, and the pictures.
+"""The generated parts of README.md and of the pages in Research/: tables, figures in sentences, and pictures.
 
 A block between `<!-- table: A; B vs C -->` and `<!-- end -->` is the table of these references (an
 experiment, a stage, or an experiment with flags; each compared with its predecessor, or with the one after
@@ -15,6 +15,7 @@ yet says so, and what earlier code measured has a dagger.
 import difflib
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from common.errors import UserError
@@ -208,19 +209,19 @@ class Rendered:
     problems: list[str] = field(default_factory=list)
 
 
-def render(text: str, measured: Measured) -> Rendered:
-    """README text with every table, picture and figure made anew."""
+UNREADABLE = (UserError, ValueError, TypeError, ZeroDivisionError)  # a format that fits no number, say
+
+
+def render(text: str, measured: Measured, link: Callable[[str], str] = str) -> Rendered:
+    """The text of a page with every table, picture and figure made anew. link: leads the links of a generated
+    part from where the page is.
+    """
     problems = []
 
     def remade(make, match: re.Match) -> str:
         try:
-            return f"{match[1]}{make(*match.groups()[1:-1])}{match[match.re.groups]}"
-        except (
-            UserError,
-            ValueError,
-            TypeError,
-            ZeroDivisionError,
-        ) as error:  # a format that fits no number, say
+            return f"{match[1]}{link(make(*match.groups()[1:-1]))}{match[match.re.groups]}"
+        except UNREADABLE as error:
             problems.append(f"{match[1].strip()}: {error}")
             return match[0]
 

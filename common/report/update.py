@@ -1,8 +1,8 @@
-"""README and plots, made from logs/results_All.csv.
+"""The pages and plots, made from logs/results_All.csv.
 
 From the command line:
 
-    python -m common.report           rewrite README.md and logs/plots/
+    python -m common.report           rewrite README.md, the pages in Research/, and logs/plots/
     python -m common.report --check   change nothing; exit 1 and name what does not follow from the results
 """
 
@@ -15,9 +15,9 @@ from common import lessons, results
 from common.errors import UserError, command
 from common.lessons.course import COURSE, Reference, at_own_rate, course_plan, course_references, refer
 from common.paths import ROOT
-from common.report import drawing, equal_time, figures, pictures, plots
+from common.report import drawing, equal_time, figures, generated, pages, pictures, plots
 from common.report.evidence import Line, Measured
-from common.report.readme import differences, render
+from common.report.readme import differences
 from common.report.summary import read_curve
 from common.results import sweeps
 from common.results.statistics import interval
@@ -201,7 +201,7 @@ def _read_at_equal_time() -> list[str]:
     """The scripts with one picture of all their arms whose curves a table at equal time is read from: their
     curves are data without a picture.
     """
-    scripts = equal_time.scripts((ROOT / "README.md").read_text(encoding="utf-8"))
+    scripts = equal_time.scripts(pages.text())
     return [experiment for experiment in scripts if course_plan(experiment).overview]
 
 
@@ -240,21 +240,18 @@ def plot_problems(path: Path, data: str | None) -> list[str]:
     return [f"{path.name}: {difference}" for difference in differences(old, data)[:3]] + undrawn
 
 
-def check(readme: Path) -> list[str]:
-    """Every place where README or a plot does not follow from the results."""
+def check(*of: Path) -> list[str]:
+    """Every place where one of these pages or a plot does not follow from the results."""
     measured = Measured()
-    old = readme.read_text(encoding="utf-8")
-    made = render(old, measured)
-    problems = [f"{readme.name}, {difference}" for difference in differences(old, made.text)]
-    problems += [f"{readme.name}, {problem}" for problem in made.problems]
+    problems = [problem for page in of for problem in generated.problems(page, measured)]
     drawn, lost = plot_data(measured)
     for path, data in drawn.items():
         problems += plot_problems(path, data)
-    return problems + drawing.problems(old) + lost + pictures.problems(measured)
+    return problems + drawing.problems(pages.text(list(of))) + lost + pictures.problems(measured)
 
 
-def write(readme: Path) -> list[str]:
-    """Rewrite README and every plot. Returns what could not be made."""
+def write(*of: Path) -> list[str]:
+    """Rewrite these pages and every plot. Returns what could not be made."""
     measured = Measured()
     drawn, problems = plot_data(measured)
     for path, data in drawn.items():
@@ -264,29 +261,26 @@ def write(readme: Path) -> list[str]:
         else:
             draw(path, data)
     pictures.update()
-    for path, svg in drawing.every(readme.read_text(encoding="utf-8")).items():
+    for path, svg in drawing.every(pages.text(list(of))).items():
         path.write_text(svg, encoding="utf-8", newline="\n")
-    made = render(readme.read_text(encoding="utf-8"), measured)  # after the pictures, whose data it may show
-    readme.write_text(made.text, encoding="utf-8", newline="\n")
-    return problems + [f"{readme.name}, {problem}" for problem in made.problems]
+    for page in of:  # after the pictures, whose data they may show
+        problems += generated.write(page, measured)
+    return problems
 
 
 @command
 def main() -> None:
     if sys.argv[1:] not in ([], ["--check"]):
         raise UserError("usage: python -m common.report [--check]")
-    readme = ROOT / "README.md"
     results.name_unknown_columns()
-    problems = check(readme) if sys.argv[1:] else write(readme)
+    problems = (check if sys.argv[1:] else write)(*pages.paths(ROOT))
     for problem in problems:
         print(f"stale: {problem}")
     if sys.argv[1:] and problems:
         print("python -m common.report rewrites what follows from the results")
+    elif sys.argv[1:]:
+        print("pages and plots follow from the results")
     else:
-        print(
-            "README and plots follow from the results"
-            if sys.argv[1:]
-            else f"written: {readme.name} and {plots.folder()}"
-        )
+        print(f"written: {', '.join(pages.NAMES)} and {plots.folder()}")
     if problems:
         raise SystemExit(1)

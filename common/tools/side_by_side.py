@@ -17,6 +17,7 @@ from common.lessons import receipts
 from common.lessons.course import Reference, course_plan, course_references, refer
 from common.lessons.run_folder import run_folder
 from common.paths import ROOT
+from common.report import pages
 from common.report.further import further_references
 from common.report.readme import timed_lines
 from common.training import checkpoint, threads
@@ -117,7 +118,7 @@ def plan_tasks(jobs: list[Job], draw: list[str], again: bool) -> list[Task]:
 
     A picture of all runs needs every run's checkpoint: those that are not here are trained too.
     """
-    timed = timed_lines((ROOT / "README.md").read_text(encoding="utf-8"))
+    timed = timed_lines(pages.text())
     wanted = list(jobs)
     for experiment in draw:
         plan = course_plan(experiment)
