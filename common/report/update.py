@@ -3,6 +3,7 @@
 From the command line:
 
     python -m common.report           rewrite README.md and logs/plots/
+    python -m common.report --redraw  the same, and draw the pictures of scripts anew from their tables
     python -m common.report --check   change nothing; exit 1 and name what does not follow from the results
 """
 
@@ -15,7 +16,7 @@ from common import lessons, results
 from common.errors import UserError, command
 from common.lessons.course import COURSE, Reference, at_own_rate, course_plan, course_references, refer
 from common.paths import ROOT
-from common.report import drawing, equal_time, figures, pictures, plots
+from common.report import drawing, equal_time, figures, pictures, plots, staircase
 from common.report.evidence import Line, Measured
 from common.report.readme import differences, render
 from common.report.summary import read_curve
@@ -216,7 +217,7 @@ def draw(path: Path, data: str) -> None:
     if not _has_picture(path):
         return
     if path.stem == "staircase":
-        figures.staircase(frame, picture, plots.mark(data))
+        staircase.staircase(frame, picture, plots.mark(data))
     elif path.stem.startswith("sweep_"):
         figures.sweeps(frame, picture, plots.mark(data))
     else:
@@ -253,8 +254,10 @@ def check(readme: Path) -> list[str]:
     return problems + drawing.problems(old) + lost + pictures.problems(measured)
 
 
-def write(readme: Path) -> list[str]:
-    """Rewrite README and every plot. Returns what could not be made."""
+def write(readme: Path, redraw: bool = False) -> list[str]:
+    """Rewrite README and every plot; with redraw those too that scripts drew. Returns what could not be
+    made.
+    """
     measured = Measured()
     drawn, problems = plot_data(measured)
     for path, data in drawn.items():
@@ -264,6 +267,8 @@ def write(readme: Path) -> list[str]:
         else:
             draw(path, data)
     pictures.update()
+    if redraw:
+        pictures.redraw_all()
     for path, svg in drawing.every(readme.read_text(encoding="utf-8")).items():
         path.write_text(svg, encoding="utf-8", newline="\n")
     made = render(readme.read_text(encoding="utf-8"), measured)  # after the pictures, whose data it may show
@@ -273,20 +278,18 @@ def write(readme: Path) -> list[str]:
 
 @command
 def main() -> None:
-    if sys.argv[1:] not in ([], ["--check"]):
-        raise UserError("usage: python -m common.report [--check]")
-    readme = ROOT / "README.md"
+    if sys.argv[1:] not in ([], ["--check"], ["--redraw"]):
+        raise UserError("usage: python -m common.report [--check | --redraw]")
+    readme, checks = ROOT / "README.md", sys.argv[1:] == ["--check"]
     results.name_unknown_columns()
-    problems = check(readme) if sys.argv[1:] else write(readme)
+    problems = check(readme) if checks else write(readme, redraw=sys.argv[1:] == ["--redraw"])
     for problem in problems:
         print(f"stale: {problem}")
-    if sys.argv[1:] and problems:
+    if checks and problems:
         print("python -m common.report rewrites what follows from the results")
+    elif checks:
+        print("README and plots follow from the results")
     else:
-        print(
-            "README and plots follow from the results"
-            if sys.argv[1:]
-            else f"written: {readme.name} and {plots.folder()}"
-        )
+        print(f"written: {readme.name} and {plots.folder()}")
     if problems:
         raise SystemExit(1)
