@@ -53,7 +53,7 @@ def draw_comparison(table, title: str):
             end = (means.index[-1], curves[arm].iloc[-1])
             name_end(axes, end, str(arm), COLOURS[number % len(COLOURS)])
     losses.set_ylabel(f"training {NATS}")
-    less.set(xlabel="step", ylabel=f"more than {first},\nnats per token")
+    less.set(xlabel="step", ylabel=f"nats per token\nmore than {first}")
     headline(figure, title)
     return figure
 

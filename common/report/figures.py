@@ -57,7 +57,8 @@ def stage_curves(frame, stage: str, path: Path, mark: str) -> None:
             shown = frame[frame.line.isin(lines)]
             (_curves if kind == "curves" else _differences)(axes, shown, lines)
             axes.set_xlim(0, shown.step.max())
-        column[-1, 0].set_xlabel("steps")
+        apart = any(kind == "differences" for kind, _ in panels)
+        column[-1, 0].set_xlabel(f"steps ({'shaded' if apart else 'thin'}: the seeds)")
         headline(figure, f"{stage}: how fast does each script learn?")
         footnote(figure, "stale" in set(frame.state), missing)
         save(figure, path, mark)

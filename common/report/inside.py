@@ -84,7 +84,9 @@ def draw_attention(table):
     axes.set(xlabel="what is looked at", ylabel="who looks (each row sums to 1)")
     axes.text(0.97, 0.95, "the future:\nweight exactly 0", transform=axes.transAxes, ha="right", va="top")
     scale = axes.inset_axes((0.93, 0.42, 0.035, 0.4))
-    bar = figure.colorbar(image, cax=scale, label="attention weight", ticks=[0, 0.01, 0.1, 0.3, 0.6, 1])
+    bar = figure.colorbar(
+        image, cax=scale, label="attention weight (by its square root)", ticks=[0, 0.01, 0.1, 0.3, 0.6, 1]
+    )
     scale.yaxis.set_ticks_position("left")
     scale.yaxis.set_label_position("left")
     bar.outline.set_visible(False)
@@ -97,7 +99,7 @@ def attention_grid(layers: list, symbols: list[str], title: str, path: Path) -> 
     grey. Each panel has a scale of its own, whose end stands in its title. Returns the path.
     """
     heads, length = max(len(weights) for weights in layers), len(symbols)
-    side = max(2.3, min(3.4, 0.12 * length))
+    side = max(2.3, min(3.4, 0.12 * length), (WIDTH - 1) / heads)
     size = (max(WIDTH, side * heads), (side + 0.4) * len(layers) + 1.2)
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(len(layers), heads, figsize=size, squeeze=False)

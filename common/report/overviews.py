@@ -136,7 +136,8 @@ def _vertical(axes, values: pd.Series, bottom: float | None = None) -> None:
         few = values.max() < 1000 * values.min()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter("{x:g}")
+        if values.max() < 1e5 * values.min():
+            axes.yaxis.set_major_formatter("{x:g}")  # else powers of ten
     elif len(values) and bottom is not None:
         axes.set_ylim(bottom, 1.08 * values.max())
 

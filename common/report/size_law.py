@@ -86,8 +86,10 @@ def draw_compute(table, labels: Sequence[str], title: str):
     for arm in arms:
         axes.plot(means[arm].index, means[arm], color=colours[arm], lw=1.3, alpha=0.9)
         first = (means[arm].index[0], means[arm].iloc[0])
-        look = {"ha": "center", "color": ink(colours[arm])}
-        axes.annotate(arm, first, (0, 6), textcoords="offset points", fontsize=12.5, **look)
+        axes.annotate(
+            arm, first, (2, 4), textcoords="offset points", color=ink(colours[arm]), fontsize=12.5,
+            rotation=50, rotation_mode="anchor",
+        )  # fmt: skip
     for arm, start, end in best_arms(means):
         x = np.geomspace(start, end, 50)
         y = np.interp(np.log(x), np.log(means[arm].index), means[arm])
@@ -97,7 +99,7 @@ def draw_compute(table, labels: Sequence[str], title: str):
         strip.text((start * end) ** 0.5, 0.5, arm, ha="center", va="center", rotation=90,
                    fontsize=12, color="white" if dark else "black")  # fmt: skip
     axes.set(xscale="log", ylabel=labels[1])
-    axes.margins(x=0.03, y=0.1)
+    axes.margins(x=0.03, y=0.14)
     strip.set(xlabel=labels[0], yticks=[], ylim=(0, 1))
     strip.grid(visible=False)
     strip.set_title("the best at this compute, of the sizes whose curve gets there", fontsize=12.5)

@@ -99,7 +99,7 @@ def _stair(near, far, y: int, stage, own: list, colour: str) -> None:
 def _floors(axes, floors) -> None:
     """What counting reaches, and the yardstick, as lines; their names above them, a little apart."""
     low, high = axes.get_xlim()
-    at, gap = -float("inf"), (high - low) / (12 if high - low < 1 else 5)
+    at, gap = -float("inf"), (high - low) / (10 if high - low < 1 else 5)
     for label, floor, state in sorted(
         zip(floors.label, floors.test_bpc, floors.state, strict=True), key=lambda line: line[1]
     ):
