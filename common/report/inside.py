@@ -85,7 +85,7 @@ def draw_attention(table):
     axes.text(0.97, 0.95, "the future:\nweight exactly 0", transform=axes.transAxes, ha="right", va="top")
     scale = axes.inset_axes((0.93, 0.42, 0.035, 0.4))
     bar = figure.colorbar(
-        image, cax=scale, label="attention weight (by its square root)", ticks=[0, 0.01, 0.1, 0.3, 0.6, 1]
+        image, cax=scale, label="attention weight\n(scale: square root)", ticks=[0, 0.01, 0.1, 0.3, 0.6, 1]
     )
     scale.yaxis.set_ticks_position("left")
     scale.yaxis.set_label_position("left")
@@ -126,7 +126,7 @@ def _head(axes, weights, symbols: list[str]) -> float:
     top = weights[1:].max().item() if length > 1 else 1.0
     axes.grid(visible=False)
     axes.set_facecolor(FUTURE)
-    axes.imshow(past, cmap="cividis", vmin=0, vmax=top)
+    axes.imshow(past.cpu().numpy(), cmap="cividis", vmin=0, vmax=top)
     labels = [shown(symbol) for symbol in symbols] if length <= 24 else []
     axes.set_xticks(range(len(labels)), labels, rotation=90 if max(map(len, symbols)) > 2 else 0)
     axes.set_yticks(range(len(labels)), labels)
