@@ -193,9 +193,9 @@ def test_names_are_moved_apart_no_further_than_needed():
     assert min(np.diff(crowded)) >= 5 - 1e-9 and min(crowded) >= 2.5 and max(crowded) <= 97.5
 
 
-def stage(lines: int, arms: bool, far: float = 0.0) -> pd.DataFrame:
+def stage(lines: int, arms: bool, far: tuple = ()) -> pd.DataFrame:
     """Curves of so many lines of two seeds that end within a hundredth of a bit of one another; but for the
-    last, which ends so many bits above.
+    last, which end so many bits above.
     """
     rows = []
     for number in range(lines):
@@ -203,14 +203,14 @@ def stage(lines: int, arms: bool, far: float = 0.0) -> pd.DataFrame:
         for seed in (1, 2):
             for step in range(0, 700, 100):
                 bits = 2 + 2 / (1 + step / 100) + 0.0005 * number + 0.001 * seed
-                bits += far * (number == lines - 1)
+                bits += dict(zip(range(lines - 1, 0, -1), far, strict=False)).get(number, 0)
                 rows.append((*name, seed, step, bits, "measured"))
     return pd.DataFrame(rows, columns=["experiment", "arm", "seed", "step", "val_bpc", "state"])
 
 
 @pytest.mark.parametrize("arms", [True, False])
 def test_the_names_of_seventeen_lines_do_not_lie_on_one_another(arms, drawn, tmp_path):
-    figure = drawn(figures.stage_curves, stage(17, arms, 0.5), "09_x", tmp_path / "a.png", "")
+    figure = drawn(figures.stage_curves, stage(17, arms, (0.5, 0.4)), "09_x", tmp_path / "a.png", "")
     names = [text for axes in figure.axes for text in axes.texts if text.get_gid() == labels.END]
     assert len(names) == 1 + 17
     assert collisions(figure) == [] and cut_off(figure) == []
@@ -224,6 +224,13 @@ def test_curves_that_lie_on_one_another_are_drawn_as_differences(drawn, tmp_path
     figure = drawn(figures.stage_curves, stage(3, True), "09_x", tmp_path / "a.png", "")
     (bottom, top) = figure.axes[1].get_ylim()
     assert top - bottom < 0.02 and bottom < 0 < 0.001 < top
+
+
+def test_one_line_far_off_does_not_press_the_others_flat(drawn, tmp_path):
+    figure = drawn(figures.stage_curves, stage(5, True, (1.0,)), "09_x", tmp_path / "a.png", "")
+    (bottom, top) = figure.axes[1].get_ylim()
+    assert top - bottom < 0.05
+    assert [text.get_text() for text in figure.axes[1].texts][-1] == "a-long-name-4  +1.002 ↑"
 
 
 def test_a_line_that_ends_outside_has_an_arrow(drawn, tmp_path):

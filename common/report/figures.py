@@ -10,6 +10,7 @@ from common.report.labels import headline, name_end
 from common.report.plots import COLOURS, STYLE, WIDTH, plt, save
 
 BITS = "validation,\nbits per character"
+SEVERAL = 5  # lines whose single seeds can still be told apart
 LINE = 0.27  # inches that the name of a line needs, one above the other
 
 
@@ -58,7 +59,7 @@ def stage_curves(frame, stage: str, path: Path, mark: str) -> None:
             (_curves if kind == "curves" else _differences)(axes, shown, lines)
             axes.set_xlim(0, shown.step.max())
         apart = any(kind == "differences" for kind, _ in panels)
-        column[-1, 0].set_xlabel(f"steps ({'shaded' if apart else 'thin'}: the seeds)")
+        column[-1, 0].set_xlabel(f"steps ({'thin, shaded' if apart else 'thin'}: the seeds)")
         headline(figure, f"{stage}: how fast does each script learn?")
         footnote(figure, "stale" in set(frame.state), missing)
         save(figure, path, mark)
@@ -102,7 +103,9 @@ def _curves(axes, frame, lines: list[str]) -> None:
 
 
 def _differences(axes, frame, lines: list[str]) -> None:
-    """Each line minus the first, seed by seed: the mean, and all that lies between the seeds."""
+    """Each line minus the first, seed by seed: the mean, and all that lies between the seeds; of a few lines
+    also each seed.
+    """
     curves = frame.pivot_table(index="step", columns=["line", "seed"], values="val_bpc")
     parts = {line: (curves[line] - curves[lines[0]]).dropna(axis=1, how="all") for line in lines}
     low, high = _late_range(list(parts.values()))
@@ -113,6 +116,8 @@ def _differences(axes, frame, lines: list[str]) -> None:
         (colour, dashes), mean = look(number), parts[line].mean(axis=1)
         lowest, highest = parts[line].min(axis=1), parts[line].max(axis=1)
         axes.fill_between(mean.index, lowest, highest, color=colour, alpha=0.12, lw=0)
+        if len(lines) <= SEVERAL:
+            axes.plot(parts[line].index, parts[line], color=colour, lw=0.8, alpha=0.45)
         axes.plot(mean.index, mean, dashes, color=colour)
         said = _signed(mean.iloc[-1], 3 if high - low < 0.2 else 2)
         name_end(axes, (mean.index[-1], mean.iloc[-1]), f"{_short(line, lines)}  {said}", colour)
@@ -122,14 +127,25 @@ def _differences(axes, frame, lines: list[str]) -> None:
 
 def _late_range(parts: list) -> tuple[float, float]:
     """From where to where an axis of differences goes: it holds the means after a quarter of the steps, and
-    of what lies between the seeds then as much as leaves the means a third of the height.
+    of what lies between the seeds then as much as leaves the means a third of the height. A single line that
+    would press all others flat is left outside.
     """
     late = [part[part.index >= 0.25 * part.index.max()] for part in parts]
-    means = [part.mean(axis=1) for part in late]
-    low, high = min(mean.min() for mean in means), max(mean.max() for mean in means)
+    if len(late) > 3:
+        near = sorted(late, key=lambda part: part.mean(axis=1).abs().max())[:-1]
+        low, high = _span(near)
+        if high - low < 0.4 * (_span(late)[1] - _span(late)[0]):
+            late = near
+    low, high = _span(late)
     room = high - low + 0.002
     lowest, highest = min(part.min(axis=None) for part in late), max(part.max(axis=None) for part in late)
     return max(lowest, low - room) - 0.08 * room, min(highest, high + room) + 0.08 * room
+
+
+def _span(parts: list) -> tuple[float, float]:
+    """The lowest and the highest mean over seeds."""
+    means = [part.mean(axis=1) for part in parts]
+    return min(mean.min() for mean in means), max(mean.max() for mean in means)
 
 
 def _signed(difference: float, digits: int) -> str:
