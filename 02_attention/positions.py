@@ -56,12 +56,12 @@ class Model(nn.Module):
 
 def picture(model, data, result, folder):
     """Draw what each character of a line of the test text attends to."""
-    from common.report import plots
+    from common.report import inside
 
     ids = data.first_line()                                       # (T,)
     x = model.token(ids[None]) + model.position.weight[: len(ids)]
     weights = model.attention.weights(x)[0]                       # (T, T)
-    return [plots.attention(weights, data.symbols(ids), folder / "attention")]
+    return [inside.attention(weights, data.symbols(ids), folder / "attention")]
 
 
 lesson = Lesson(Model, picture=picture)

@@ -55,11 +55,11 @@ class Model(nn.Module):
 
 def picture(model, data, result, folder):
     """Draw what each character of a line of the test text attends to."""
-    from common.report import plots
+    from common.report import inside
 
     ids = data.first_line()                                       # (T,)
     weights = model.attention.weights(model.token(ids[None]))[0]  # (T, T)
-    return [plots.attention(weights, data.symbols(ids), folder / "attention")]
+    return [inside.attention(weights, data.symbols(ids), folder / "attention")]
 
 
 lesson = Lesson(Model, picture=picture)

@@ -89,10 +89,10 @@ def probe(model, x, y):
 
 def picture(model, data, result, folder):
     """Draw the norms that were probed while training."""
-    from common.report import plots
+    from common.report import inside
 
     title = "Four plain blocks: how much gradient reaches each, how much does each hand on?"
-    return [plots.layers(result.probes, title, folder / "layers")]
+    return [inside.layers(result.probes, title, folder / "layers")]
 
 
 lesson = Lesson(Model, probe=probe, picture=picture)

@@ -106,7 +106,7 @@ def overview(results, folder):
     """Draw the map of all cells, and the gradient of the first block against depth, before training and
     after.
     """
-    from common.report import overviews
+    from common.report import maps, overviews
 
     rows = [f"{wiring}{warm_up}" for wiring in WIRINGS for warm_up in ("", "-warm-up")]
     cells = [(row, depth, r) for row, depth, r in product(rows, DEPTHS, results)
@@ -116,10 +116,10 @@ def overview(results, folder):
              for row, depth, r in cells if not r.row["diverged"] and "warm-up" not in row
              for at, when in ((0, "before the first step"), (-1, "after the last"))]
     labels = ("blocks", "test, bits per character")
-    paths = [overviews.heat_map(scores, labels, "Which wiring trains, how deep?", folder / "map")]
+    paths = [maps.heat_map(scores, labels, "Which wiring trains, how deep?", folder / "map")]
     labels = ("blocks", "gradient norm of the first block")
     title = "How much gradient reaches the first block?"
-    return paths + ([overviews.points(norms, labels, title, folder / "gradient")] if norms else [])
+    return paths + ([overviews.points(norms, labels, title, folder / "gradient", 1e-6)] if norms else [])
 
 
 cells = {f"{wiring}{'-warm-up' if warm_up else ''}-{depth}":

@@ -105,25 +105,24 @@ def fit_law(sizes, losses):
 
 
 def overview(results, folder):
-    """Draw the law with its prediction beside what was measured, and the loss against compute."""
-    from common.report import overviews
+    """Draw the law with its prediction beside what was measured, and which size is best at each compute."""
+    from common.report import size_law
 
     runs = [(r.row["arm"], r.row["seed"], parameters(r.row), r) for r in results if not r.row["diverged"]]
     points = [(arm, seed, n, r.row["test_loss"], arm in SMALL) for arm, seed, n, r in runs]
     used = np.array([(n, loss) for _, _, n, loss, small in points if small]).reshape(-1, 2)
     paths = []
     if len(set(used[:, 0])) > 3:                                       # three numbers are fitted
-        text, law, half = fit_law(*used.T)
-        line = [(n, law(n), half(n)) for n in np.geomspace(min(used[:, 0]), max(p[2] for p in points), 60)]
+        formula, law, half = fit_law(*used.T)
         labels = ("parameters without embeddings, N", "test, nats per character")
         title = "Do the small sizes know how good the large ones will be?"
         listed = [(*p, law(p[2]), half(p[2])) for p in points]
-        paths.append(overviews.law(overviews.Law(text, line), listed, labels, title, folder / "law"))
+        paths.append(size_law.law(formula, listed, labels, title, folder / "law"))
     compute = [(arm, seed, 6 * n * step * r.row["tokens_seen"] / r.row["steps"], loss, r.row["test_loss"])
                for arm, seed, n, r in runs for step, _, loss, _ in r.curve if step]
     labels = ("compute, 6 N D operations", "validation, nats per character")
     title = "Which size is best for a given compute?"
-    return [*paths, overviews.curves(compute, labels, title, folder / "compute")]
+    return [*paths, size_law.compute(compute, labels, title, folder / "compute")]
 
 
 def parameters(row):

@@ -147,8 +147,8 @@ def picture(model, data, result, folder):
     """
     from common.report import pretraining
 
-    drawn = pretraining.draw(read_steps(folder / "log/steps.csv"), result.curve, folder)
-    return drawn + pretraining.draw_floors(result.row, result.curve, folder)
+    drawn = pretraining.draw_run(read_steps(folder / "log/steps.csv"), result.curve, folder)
+    return drawn + pretraining.draw_passing(result.row, result.curve, folder)
 
 
 COLUMNS = ("loss", "ema", "perplexity", "lr", "norm", "tokens_per_second", "mfu")

@@ -26,7 +26,7 @@ from common.generation.load import Run, load_run
 from common.lessons import receipts
 from common.lessons.course import course_plan
 from common.paths import ROOT
-from common.report import overviews, pictures
+from common.report import maps, pictures
 from common.report.evidence import Measured
 from common.settings import Arm, Settings
 from common.tools import attention_map
@@ -154,7 +154,7 @@ def test_a_diverged_cell_is_marked(tmp_path):
         ("plain", "2", "plain-2", 1, None),
         ("plain", "2", "plain-2", 2, 4.0),
     ]
-    path = overviews.heat_map(found, ("blocks", "bits"), "title", tmp_path / "map")
+    path = maps.heat_map(found, ("blocks", "bits"), "title", tmp_path / "map")
     assert path.exists() and [c["test_bpc"] for c in cells(path.with_suffix(".csv"))] == ["3.0", "nan", "4.0"]
 
 

@@ -522,9 +522,9 @@ def test_when_a_run_passes_a_floor(tmp_path, monkeypatch):
     )
     curve = [(0, None, 4.0, 6.0), (10, 3.0, 3.0, 2.9), (20, 2.0, 2.0, 2.5)]
     row = {"corpus": "text", "train_seconds": 8.0, "steps": 20}
-    assert pretraining.draw_floors(row, curve, tmp_path) == [tmp_path / "floors.png"]
+    assert pretraining.draw_passing(row, curve, tmp_path) == [tmp_path / "floors.png"]
     lines = [line.split(",") for line in (tmp_path / "floors.csv").read_text("utf-8").splitlines()[1:]]
     assert {label: at for kind, label, at, _ in lines if kind == "floor"} == {
         "2-gram": "4.0", "6-gram": "", "yardstick": "8.0",
     }  # fmt: skip
-    assert pretraining.draw_floors(row, curve[:1], tmp_path) == []
+    assert pretraining.draw_passing(row, curve[:1], tmp_path) == []

@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from common.lessons.run_folder import run_folder
-from common.report.plots import COLOURS, STYLE, WIDTH, plt, save, write_table
+from common.report.labels import headline, name_end
+from common.report.plots import COLOURS, WIDTH, draw, drawer, plt, write_table
 from common.training.loss_log import read_losses
 
-COLUMNS = ["arm", "seed", "step", "loss"]
+COLUMNS, NATS = ["arm", "seed", "step", "loss"], "loss,\nnats per token"
 POINTS = 75  # of a curve: each the mean of as many steps
 
 
@@ -28,60 +29,83 @@ def kept_losses(row: dict) -> list[tuple]:
 
 def comparison(lines: list[tuple], title: str, path: Path) -> Path:
     """Draw (arm, seed, step, loss) as one line for each arm, all overlaid. Returns the picture's path."""
-    frame = _table(path, lines)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
-        for number, (arm, run) in enumerate(frame.groupby("arm", sort=False)):
-            _line(axes, run, COLOURS[number % len(COLOURS)], str(arm))
-        axes.set(title=title, xlabel="step", ylabel="training loss, nats per token")
-        axes.legend(fontsize=8)
-        save(figure, path.with_suffix(".png"))
-    return path.with_suffix(".png")
+    write_table(path, COLUMNS, lines)
+    return draw({"drawer": "draw_comparison", "title": title}, path)
+
+
+@drawer
+def draw_comparison(table, title: str):
+    """Above the losses themselves, below what each has less than the first arm."""
+    means = _means(table)
+    first = means.columns[0]
+    figure, (losses, less) = plt.subplots(2, 1, figsize=(WIDTH, 8.4), sharex=True)
+    later = means.index > 0.3 * means.index[-1]
+    for number, arm in enumerate(means.columns):
+        colour, curve = COLOURS[number % len(COLOURS)], means[arm]
+        losses.plot(curve.index, curve, color=colour)
+        less.plot(curve.index, curve - means[first], color=colour)
+    apart = means.sub(means[first], axis=0)
+    margin = 0.06 * (apart[later].max(axis=None) - apart[later].min(axis=None))
+    less.set_ylim(apart[later].min(axis=None) - margin, apart[later].max(axis=None) + margin)
+    for axes, curves in ((losses, means), (less, apart)):
+        axes.set_xlim(0, means.index[-1])
+        for number, arm in enumerate(means.columns):
+            end = (means.index[-1], curves[arm].iloc[-1])
+            name_end(axes, end, str(arm), COLOURS[number % len(COLOURS)])
+    losses.set_ylabel(f"training {NATS}")
+    less.set(xlabel="step", ylabel=f"nats per token\nmore than {first}")
+    headline(figure, title)
+    return figure
 
 
 def grid(lines: list[tuple], title: str, path: Path) -> Path:
-    """Draw each arm in a panel of its own, three to a row, the first arm in grey behind it. Returns the
-    picture's path.
+    """Draw each arm but the first in a panel of its own, two to a row, the first in grey behind it. Returns
+    the picture's path.
     """
-    frame = _table(path, lines)
-    arms = list(frame.arm.unique())
-    rows = max(3, -(-len(arms) // 3))
-    with plt.rc_context(STYLE):
-        size = (WIDTH, 2.2 * rows)
-        figure, panels = plt.subplots(rows, 3, figsize=size, sharex=True, sharey=True, squeeze=False)
-        for number, axes in enumerate(panels.flat):
-            if number >= len(arms):
-                axes.set_axis_off()
-                continue
-            _line(axes, frame[frame.arm == arms[0]], "#bbbbbb", arms[0])
-            _line(axes, frame[frame.arm == arms[number]], COLOURS[number % len(COLOURS)], arms[number])
-            axes.set_title(arms[number], fontsize=9)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.supxlabel("step", fontsize=9)
-        figure.supylabel("training loss, nats per token", fontsize=9)
-        figure.tight_layout()
-        save(figure, path.with_suffix(".png"))
-    return path.with_suffix(".png")
+    write_table(path, COLUMNS, lines)
+    return draw({"drawer": "draw_grid", "title": title}, path)
+
+
+@drawer
+def draw_grid(table, title: str):
+    """Panels with the same axes; in each title by how much the arm ends lower, or higher."""
+    means = _means(table)
+    first, *others = means.columns
+    down = max(1, -(-len(others) // 2))
+    size = (WIDTH, 2.7 * down + 1.2)
+    figure, panels = plt.subplots(down, 2, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(others) :]:
+        axes.set_axis_off()
+    for number, (axes, arm) in enumerate(zip(panels.flat, others, strict=False), 1):
+        axes.plot(means.index, means[first], color="#999999", lw=2.4)
+        axes.plot(means.index, means[arm], color=COLOURS[number % len(COLOURS)])
+        ends = f"{means[arm].iloc[-1] - means[first].iloc[-1]:+.2f}".replace("-", "−")
+        axes.set_title(f"{arm}  ({ends})")
+    figure.supxlabel(f"step  (grey: {first}; in brackets: the difference at the end)", fontsize=13)
+    figure.supylabel("training loss, nats per token", fontsize=13)
+    headline(figure, title)
+    return figure
 
 
 def single(lines: list[tuple], path: Path) -> Path:
     """Draw the runs of one arm. Returns the picture's path."""
-    frame = _table(path, lines)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-        for _, run in frame.groupby("seed"):
-            _line(axes, run, COLOURS[0], f"seed {run.seed.iloc[0]}")
-        axes.set(title=str(frame.arm.iloc[0]), xlabel="step", ylabel="training loss, nats per token")
-        save(figure, path.with_suffix(".png"))
-    return path.with_suffix(".png")
-
-
-def _table(path: Path, lines: list[tuple]) -> pd.DataFrame:
     write_table(path, COLUMNS, lines)
-    return pd.DataFrame([list(line) for line in lines], columns=COLUMNS)
+    return draw({"drawer": "draw_single"}, path)
 
 
-def _line(axes, run: pd.DataFrame, colour: str, label: str) -> None:
-    """One arm: the mean over its seeds."""
-    mean = run.groupby("step").loss.mean()
-    axes.plot(mean.index, mean, lw=1.3, color=colour, label=label)
+@drawer
+def draw_single(table):
+    """A line for each seed."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
+    axes.set(xlabel="step", ylabel=f"training {NATS}", xlim=(0, table.step.max()))
+    for colour, (seed, run) in zip(COLOURS * len(table), table.groupby("seed"), strict=False):
+        axes.plot(run.step, run.loss, color=colour)
+        name_end(axes, (run.step.iloc[-1], run.loss.iloc[-1]), f"seed {seed}", colour)
+    headline(figure, f"{table.arm.iloc[0]}: how does the loss fall?")
+    return figure
+
+
+def _means(table: pd.DataFrame) -> pd.DataFrame:
+    """The mean loss over the seeds, by step, a column for each arm in the order of the table."""
+    means = table.pivot_table(index="step", columns="arm", values="loss")
+    return means[list(table.arm.unique())]

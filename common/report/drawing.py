@@ -15,7 +15,7 @@ from common.paths import logs_folder
 from common.report.steps import Box, Steps, steps
 
 PLAIN, CHANGED, LINE = "#eef2f7", "#ffd9a8", "#555555"
-LETTER, GAP, HEIGHT, LEFT = 6.7, 22, 50, 96.0
+LETTER, GAP, HEIGHT, LEFT, MARGIN = 6.7, 22, 50, 96.0, 8
 
 
 def drawn(text: str) -> list[str]:
@@ -66,13 +66,15 @@ def drawing(name: str) -> str:
         svg, wide, high = (_row if title in ("model", "block") else _net)(row, new, top, title)
         parts.append(svg)
         top, width = top + high, max(width, wide)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {top:.0f}" width="{width:.0f}"'
+    left, wide, high = -MARGIN, width + 2 * MARGIN, top + 2 * MARGIN
+    box = f'viewBox="{left} {left} {wide:.0f} {high:.0f}" width="{wide:.0f}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {box}'
     style = 'font-family="Helvetica, Arial, sans-serif" font-size="12"'
     arrow = (
         '<defs><marker id="a" viewBox="0 0 6 6" refX="6" refY="3" markerWidth="6" markerHeight="6" '
         f'orient="auto"><path d="M0 0L6 3L0 6z" fill="{LINE}"/></marker></defs>'
     )
-    ground = f'<rect width="{width:.0f}" height="{top:.0f}" fill="white"/>'
+    ground = f'<rect x="{left}" y="{left}" width="{wide:.0f}" height="{high:.0f}" fill="white"/>'
     return "\n".join([f"{head} {style}>", arrow, ground, *parts, "</svg>\n"])
 
 

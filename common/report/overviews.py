@@ -5,74 +5,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, NullLocator
 
-from common.report.plots import COLOURS, STYLE, WIDTH, plt, save, write_table
+from common.report.figures import thinned
+from common.report.labels import headline, legend, name_end
+from common.report.plots import COLOURS, WIDTH, draw, drawer, plt, write_table
 
 MARKERS = "osD^vPX*"
 
 
-def _table(path: Path, header: list[str], lines: Sequence[Sequence]) -> pd.DataFrame:
-    """Write the table of a picture, and return it."""
-    write_table(path, header, lines)
-    return pd.DataFrame([list(line) for line in lines], columns=header)
-
-
-def _groups(frame: pd.DataFrame, by: str | list[str]):
+def _groups(table: pd.DataFrame, by: str | list[str]):
     """(value, rows) for each value of a column, in the order in which they come."""
-    return frame.groupby(by, sort=False)
-
-
-# ---- a map ---------------------------------------------------------------------------------------
-
-
-def heat_map(cells: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
-    """Draw scores as colours. cells: (row, column, arm, seed, score), several seeds to a cell; a score that
-    is no number diverged.
-
-    labels: of the columns and of the colours. Returns the picture's path.
-    """
-    lines = [(*where, math.nan if score is None else float(score)) for *where, score in cells]
-    frame = _table(path, ["row", "column", "arm", "seed", "test_bpc"], lines)
-    rows, columns = list(frame.row.unique()), list(frame.column.unique())
-    scores = {place: list(group.test_bpc) for place, group in frame.groupby(["row", "column"])}
-    # a cell with a run that diverged has no mean
-    means = pd.Series({place: sum(values) / len(values) for place, values in scores.items()})
-    shown = means.unstack().reindex(index=rows, columns=columns)
-    # one cell that exploded must not make all others look alike
-    cap = 1.5 * means.dropna().sort_values(ignore_index=True).get(means.count() // 2, math.nan)
-    exploded = means.max() > cap
-    with plt.rc_context(STYLE | {"axes.grid": False}):
-        figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(rows) + 1.4))
-        axes.set_facecolor("#dddddd")
-        bottom, top = (means.min(), cap if exploded else means.max()) if means.count() else (0.0, 1.0)
-        image = axes.imshow(shown, cmap="cividis_r", aspect="auto", vmin=bottom, vmax=top)
-        for y, row in enumerate(rows):
-            for x, column in enumerate(columns):
-                dark = shown.iloc[y, x] > (bottom + top) / 2
-                text = _cell_text(scores.get((row, column), []))
-                axes.text(
-                    x, y, text, ha="center", va="center", fontsize=9, color="white" if dark else "black"
-                )
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.tick_params(length=0)
-        axes.set(title=title, xlabel=labels[0])
-        figure.colorbar(image, ax=axes, pad=0.02, label=labels[1], extend="max" if exploded else "neither")
-        save(figure, path.with_suffix(".png"))
-    return path.with_suffix(".png")
-
-
-def _cell_text(values: list[float]) -> str:
-    """The mean over the seeds; each of them where they are a tenth apart or one diverged."""
-    if not values:
-        return "not run"
-    known = [value for value in values if not math.isnan(value)]
-    if len(known) == len(values) and max(known) <= 1.1 * min(known):
-        return f"{sum(known) / len(known):.2f}"
-    each = [f"{value:.2f}" if value < 100 else f"{value:.0f}" for value in known]
-    return "\n".join([*each, *["diverged"] * (len(values) - len(known))])
+    return table.groupby(by, sort=False)
 
 
 # ---- marks ---------------------------------------------------------------------------------------
@@ -99,122 +45,104 @@ class Mark:
         )  # fmt: skip
 
 
-def points(marks: list[Mark], labels: tuple[str, str], title: str, path: Path) -> Path:
-    """Draw runs as marks, a panel beside the other, x logarithmic. Returns the picture's path.
+def points(
+    marks: list[Mark], labels: tuple[str, str], title: str, path: Path, bottom: float | None = None
+) -> Path:
+    """Draw runs as marks, a panel beside the other, x logarithmic; a line joins the means of a series. Where
+    each series stands at one x alone, it has a row of its own.
 
-    Marks at different settings are not joined; those of different series stand a little aside of their x.
+    bottom: what lies below is an arrow at the foot, with its power of ten. Returns the picture's path.
     """
     header = ["series", "x", "y", "panel", "arm", "seed", "test_bpc"]
-    frame = _table(path, header, [mark.line() for mark in marks])
-    drawn, series, ticks = frame[frame.y > 0], list(frame.series.unique()), sorted(frame.x.unique())
-    with plt.rc_context(STYLE):
-        panels = frame.panel.unique()
-        figure, row = plt.subplots(1, len(panels), figsize=(WIDTH, 3.8), squeeze=False, sharey=True)
-        for axes, panel in zip(row[0], panels, strict=True):
-            for number, (colour, marker, name) in enumerate(zip(COLOURS, MARKERS, series, strict=False)):
-                shown = drawn[(drawn.series == name) & (drawn.panel == panel)]
-                # marks at the same place would hide one another
-                aside = 1.06 ** (number - (len(series) - 1) / 2)
-                axes.scatter(
-                    shown.x * aside, shown.y, color=colour, marker=marker, s=28, alpha=0.8, label=name
-                )
-            axes.set_xscale("log", base=2)
-            axes.set(title=panel, xlabel=labels[0])
-            _vertical(axes, drawn.y)
-            axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
-        return _titled(figure, row[0][0], labels[1], title, path)
+    write_table(path, header, [mark.line() for mark in marks])
+    return draw({"drawer": "draw_points", "labels": labels, "title": title, "bottom": bottom}, path)
 
 
-def _titled(figure, first, label: str, title: str, path: Path) -> Path:
-    """Write a picture of several panels: the first has the label of all vertical axes, what its lines mean
-    stands below all. Returns its path.
+@drawer
+def draw_points(table, labels: Sequence[str], title: str, bottom: float | None = None):
+    """A panel for each value of `panel`, a colour and a mark for each series: below one another where the
+    series are named at their ends, else side by side.
     """
-    first.set_ylabel(label)
-    named = first.get_legend_handles_labels()
-    figure.legend(
-        *named, loc="upper center", bbox_to_anchor=(0.5, 0.01), ncols=min(5, len(named[1])), fontsize=8
-    )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    figure.tight_layout()
-    save(figure, path.with_suffix(".png"))
-    return path.with_suffix(".png")
+    table = table[table.y > 0]
+    if (table.groupby("series").x.nunique() == 1).all():
+        return _rows_of_runs(table, labels, title)
+    series, panels = list(table.series.unique()), _groups(table, "panel")
+    at_end = len(series) > 1 and table.groupby("series").x.max().nunique() == 1
+    down, across = (len(panels), 1) if at_end else (1, len(panels))
+    size = (WIDTH, 1.2 + 4.2 * down)
+    figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for axes, (panel, shown) in zip(grid.flat, panels, strict=True):
+        axes.set_xscale("log", base=2)
+        axes.set_title(panel)
+        _vertical(axes, table.y if bottom is None else table.y[table.y >= bottom])
+        if bottom is not None:
+            axes.set_ylim(bottom, 3 * table.y.max())
+        ticks = thinned(sorted(table.x.unique()), 9 // across + 3)
+        axes.set_xticks(ticks, [f"{x:g}" if x < 10_000 else f"{x / 1000:.0f}k" for x in ticks])
+        for number, name in enumerate(series):
+            # marks at the same place would hide one another
+            aside = 1.06 ** (number - (len(series) - 1) / 2)
+            _series_of_runs(axes, shown[shown.series == name], aside, number, bottom)
+            if at_end:
+                last = shown[(shown.series == name) & (shown.x == shown.x.max())]
+                name_end(axes, (last.x.iloc[0] * aside, _middle(axes, last.y)), name, COLOURS[number])
+    for axes in grid[-1]:
+        axes.set_xlabel(labels[0])
+    for axes in grid[:, 0]:
+        axes.set_ylabel(labels[1])
+    if len(series) > 1 and not at_end:
+        legend(figure, grid[0, 0], 2)
+    headline(figure, title)
+    return figure
+
+
+def _series_of_runs(axes, shown: pd.DataFrame, aside: float, number: int, bottom: float | None) -> None:
+    """The runs of a series as marks, and a line through their means; arrows for what is below the axes."""
+    look = {"color": COLOURS[number], "marker": MARKERS[number]}
+    inside = shown[shown.y >= bottom] if bottom else shown
+    axes.scatter(inside.x * aside, inside.y, s=44, alpha=0.75, lw=0, label=shown.series.iloc[0], **look)
+    means = shown.groupby("x").y.agg(lambda values: _middle(axes, values))
+    axes.plot(means.index * aside, means, color=COLOURS[number], lw=1.4, alpha=0.8)
+    for x, mean in means.items():
+        if bottom and mean < bottom:
+            axes.plot(x, bottom, "v", ms=9, color=COLOURS[number], clip_on=False)
+            power = f"$10^{{{math.log10(mean):.0f}}}$"
+            axes.annotate(power, (x, bottom), (0, 9), textcoords="offset points", ha="center", fontsize=13)
+
+
+def _middle(axes, values: pd.Series) -> float:
+    """The mean; on a logarithmic axis that of the logarithms."""
+    return float(np.exp(np.log(values).mean()) if axes.get_yscale() == "log" else values.mean())
+
+
+def _rows_of_runs(table: pd.DataFrame, labels: Sequence[str], title: str):
+    """A row for each series: its runs as marks, their mean as a bar."""
+    groups = list(_groups(table, "series"))
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.62 * len(groups) + 2.0))
+    for y, (_, runs) in enumerate(groups):
+        axes.plot([runs.y.mean()] * 2, [y - 0.32, y + 0.32], color=COLOURS[y], lw=4)
+        axes.scatter(runs.y, [y] * len(runs), s=60, color=COLOURS[y], alpha=0.6, lw=0)
+    axes.set_yticks(range(len(groups)), [f"{name}  ({runs.x.iloc[0]:g})" for name, runs in groups])
+    axes.set(ylim=(len(groups) - 0.4, -0.6), xlabel=f"{labels[1]} (bar: mean of the seeds)")
+    axes.set_ylabel(f"in brackets: {labels[0]}")
+    headline(figure, title)
+    return figure
 
 
 def _vertical(axes, values: pd.Series, bottom: float | None = None) -> None:
     """A vertical axis: logarithmic where the values span more than a factor of three, else from `bottom`."""
     if len(values) and values.max() > 3 * values.min() > 0:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(
-            LogLocator(subs=(1, 2, 5) if values.max() < 1000 * values.min() else (1,))
-        )
+        few = values.max() < 1000 * values.min()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter("{x:g}")
+        if values.max() < 1e5 * values.min():
+            axes.yaxis.set_major_formatter("{x:g}")  # else powers of ten
     elif len(values) and bottom is not None:
         axes.set_ylim(bottom, 1.08 * values.max())
 
 
 # ---- lines ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Law:
-    """A law that was fitted on some runs."""
-
-    text: str
-    """Its formula."""
-    curve: list[tuple[float, float, float]]
-    """(x, y, half of the 95 % interval for a new run)."""
-
-
-def law(fitted: Law, points: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
-    """Draw a law beside the points that it was fitted on and those that it was not.
-
-    points: (arm, seed, x, measured y, used for the fit or not, the law's y, half of its interval). Both axes
-    are logarithmic. Returns the picture's path.
-    """
-    frame = _table(path, ["arm", "seed", "x", "test_loss", "used", "law", "half"], points)
-    line = pd.DataFrame(fitted.curve, columns=["x", "y", "half"])
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
-        low, high, label = line.y - line.half, line.y + line.half, "95 % interval for a new run"
-        axes.fill_between(line.x, low, high, color=COLOURS[0], alpha=0.15, lw=0, label=label)
-        axes.plot(line.x, line.y, color=COLOURS[0], label=f"fitted: {fitted.text}")
-        for used, group in _groups(frame, "used"):
-            label = "measured, in the fit" if used else "measured, not in the fit: predicted"
-            colour, marker = (COLOURS[0], "o") if used else (COLOURS[1], "D")
-            axes.scatter(
-                group.x, group.test_loss, marker=marker, s=26, color=colour, zorder=3, alpha=0.8, label=label
-            )
-        for arm, group in _groups(frame, "arm"):
-            look = {"rotation": 90, "fontsize": 8, "color": "#555555", "ha": "right"}
-            axes.text(group.x.iloc[-1], 0.01, str(arm), look, transform=axes.get_xaxis_transform())
-        axes.set(xscale="log", yscale="log", title=title, xlabel=labels[0], ylabel=labels[1])
-        axes.yaxis.set_minor_formatter("{x:.2f}")
-        axes.yaxis.set_major_formatter("{x:.2f}")
-        axes.legend(fontsize=8)
-        save(figure, path.with_suffix(".png"))
-    return path.with_suffix(".png")
-
-
-def curves(lines: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
-    """Draw (arm, seed, x, y, test_loss) as one line for each run, x logarithmic.
-
-    Returns the picture's path.
-    """
-    frame = _table(path, ["arm", "seed", "x", "y", "test_loss"], lines)
-    arms = list(frame.arm.unique())
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
-        shades = plt.get_cmap("viridis_r")
-        for number, (arm, runs) in enumerate(_groups(frame, "arm")):
-            colour = shades(0.1 + 0.85 * number / max(1, len(arms) - 1))
-            for seed, run in _groups(runs, "seed"):
-                label = str(arm) if seed == runs.seed.iloc[0] else None
-                axes.plot(run.x, run.y, "o-", ms=2.5, lw=1.2, color=colour, label=label)
-        axes.set(xscale="log", title=title, xlabel=labels[0], ylabel=labels[1])
-        axes.legend(fontsize=8)
-        save(figure, path.with_suffix(".png"))
-    return path.with_suffix(".png")
 
 
 def scored(lines: list[tuple], labels: tuple[str, str], title: str, path: Path) -> Path:
@@ -223,21 +151,26 @@ def scored(lines: list[tuple], labels: tuple[str, str], title: str, path: Path) 
 
     x is logarithmic. Returns the picture's path.
     """
-    frame = _table(path, ["arm", "seed", "x", "what", "value"], lines)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
-        for colour, marker, (arm, runs) in zip(COLOURS, MARKERS, _groups(frame, "arm"), strict=False):
-            for _, run in _groups(runs, "seed"):
-                axes.plot(run.x, run.value, color=colour, lw=0.8, alpha=0.5)
-            mean = runs.groupby("x").value.mean()
-            axes.plot(mean.index, mean, f"{marker}-", ms=5, lw=2, color=colour, label=arm)
-        ticks = sorted(frame.x.unique())
-        axes.set(xscale="log", title=title, xlabel=labels[0], ylabel=labels[1])
-        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        axes.minorticks_off()
-        axes.legend(fontsize=8)
-        save(figure, path.with_suffix(".png"))
-    return path.with_suffix(".png")
+    write_table(path, ["arm", "seed", "x", "what", "value"], lines)
+    return draw({"drawer": "draw_scored", "labels": labels, "title": title}, path)
+
+
+@drawer
+def draw_scored(table, labels: Sequence[str], title: str):
+    """A line for each arm, named at its end."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 5.6))
+    axes.set(xscale="log", xlabel=labels[0], ylabel=labels[1])
+    for colour, marker, (arm, runs) in zip(COLOURS, MARKERS, _groups(table, "arm"), strict=False):
+        for _, run in _groups(runs, "seed"):
+            axes.plot(run.x, run.value, color=colour, lw=0.8, alpha=0.5)
+        mean = runs.groupby("x").value.mean()
+        axes.plot(mean.index, mean, f"{marker}-", ms=7, color=colour)
+        name_end(axes, (mean.index[-1], mean.iloc[-1]), str(arm), colour)
+    ticks = sorted(table.x.unique())
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    headline(figure, title)
+    return figure
 
 
 def scaling(
@@ -248,29 +181,58 @@ def scaling(
     path: Path,
     x_scale: str = "log",
 ) -> Path:
-    """Draw (panel, series, x, y) as a line for each series, panels side by side. Returns the picture's path.
+    """Draw (panel, series, x, y) as a line for each series, two panels to a row; as bars, where each series
+    of a panel has one x. Returns the picture's path.
+
     header: the names of the four in the table. labels: of x and of the first panel's y; a panel's title says
     what else its y may be. x_scale: log or linear.
     """
-    frame = _table(path, list(header), lines).set_axis(["panel", "series", "x", "y"], axis=1)
-    look = dict(zip(frame.series.unique(), zip(COLOURS, MARKERS, strict=False), strict=False))
-    panels = _groups(frame, "panel")
-    with plt.rc_context(STYLE):
-        figure, row = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), squeeze=False)
-        for axes, (panel, group) in zip(row[0], panels, strict=True):
-            for name, line in _groups(group, "series"):
-                colour, marker = look[name]
-                axes.plot(line.x, line.y, f"{marker}-", ms=4, lw=1.2, color=colour, label=name)
-            axes.set(xscale=x_scale, xlabel=labels[0])
-            axes.set_title(panel, fontsize=9)
-            if x_scale == "linear":
-                axes.locator_params(axis="x", integer=True)
-            else:
-                ticks = sorted(group.x.unique())
-                axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
-                axes.minorticks_off()
-            _vertical(axes, group.y, 0.0)
-        return _titled(figure, row[0][0], labels[1], title, path)
+    write_table(path, list(header), lines)
+    return draw({"drawer": "draw_scaling", "labels": labels, "title": title, "x_scale": x_scale}, path)
+
+
+@drawer
+def draw_scaling(table, labels: Sequence[str], title: str, x_scale: str):
+    """The first column of the table says the panel, the second the series."""
+    table = table.set_axis(["panel", "series", "x", "y"], axis=1)
+    look = dict(zip(table.series.unique(), zip(COLOURS, MARKERS, strict=False), strict=False))
+    panels = _groups(table, "panel")
+    across, down = min(2, len(panels)), -(-len(panels) // 2)
+    figure, grid = plt.subplots(down, across, figsize=(WIDTH, 1.7 + 3.6 * down), squeeze=False)
+    bars = (table.groupby(["panel", "series"]).x.nunique() == 1).all()
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for axes, (panel, group) in zip(grid.flat, panels, strict=False):
+        axes.set_title(str(panel))
+        if bars:
+            _bars(axes, group, labels[0])
+            continue
+        for name, line in _groups(group, "series"):
+            colour, marker = look[name]
+            axes.plot(line.x, line.y, f"{marker}-", ms=6 if len(line) < 20 else 3, color=colour, label=name)
+        axes.set(xscale=x_scale, xlabel=labels[0])
+        if x_scale == "linear":
+            axes.locator_params(axis="x", integer=True, nbins=6)
+        else:
+            ticks = thinned(sorted(group.x.unique()), 8 // across)
+            axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+            axes.minorticks_off()
+        _vertical(axes, group.y, 0.0)
+    grid[0, 0].set_ylabel(labels[1])
+    if not bars:
+        legend(figure, grid[0, 0])
+    headline(figure, title)
+    return figure
+
+
+def _bars(axes, group: pd.DataFrame, label: str) -> None:
+    """A bar for each series of a panel, with its height; below it its name and its x."""
+    drawn = axes.bar(range(len(group)), group.y, color=COLOURS[: len(group)], width=0.7)
+    axes.bar_label(drawn, [f"{y:,.0f}" if y >= 10 else f"{y:.2g}" for y in group.y], padding=3)
+    names = [f"{line.series}\n{line.x:,}" for line in group.itertuples()]
+    axes.set_xticks(range(len(group)), names)
+    axes.set(xlabel=label, ylim=(0, 1.12 * group.y.max()))
+    axes.grid(axis="x", visible=False)
 
 
 def loads(lines: list[tuple], title: str, path: Path) -> Path:
@@ -279,22 +241,27 @@ def loads(lines: list[tuple], title: str, path: Path) -> Path:
 
     A share is shown as a multiple of a fair one. Returns the picture's path.
     """
-    frame = _table(path, ["arm", "seed", "step", "block", "expert", "share"], lines)
-    panels = _groups(frame, "arm")
-    with plt.rc_context(STYLE):
-        rows = -(-len(panels) // 2)
-        figure, grid = plt.subplots(
-            rows, 2, figsize=(WIDTH, 2.6 * rows), squeeze=False, sharex=True, sharey=True
-        )
-        for axes, (arm, group) in zip(grid.flat, panels, strict=False):
-            experts = group.expert.max()
-            for (block, expert), line in _groups(group, ["block", "expert"]):
-                colour, label = COLOURS[(block - 1) % len(COLOURS)], f"block {block}" if expert == 1 else None
-                axes.plot(line.step, line.share * experts, lw=1, alpha=0.8, color=colour, label=label)
-            axes.axhline(1, color="#555555", lw=0.8, ls="--")
-            axes.set_title(f"{arm}: {experts} experts", fontsize=9)
-        for axes in grid[-1]:
-            axes.set_xlabel("step")
-        for axes in grid[1:, 0]:
-            axes.set_ylabel("share (1: fair)")
-        return _titled(figure, grid[0][0], "share (1: fair)", title, path)
+    write_table(path, ["arm", "seed", "step", "block", "expert", "share"], lines)
+    return draw({"drawer": "draw_loads", "title": title}, path)
+
+
+@drawer
+def draw_loads(table, title: str):
+    """Two panels to a row."""
+    panels = _groups(table, "arm")
+    down = -(-len(panels) // 2)
+    size = (WIDTH, 3.2 * down + 1.4)
+    figure, grid = plt.subplots(down, 2, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for axes, (arm, group) in zip(grid.flat, panels, strict=False):
+        experts = group.expert.max()
+        for (block, expert), line in _groups(group, ["block", "expert"]):
+            colour, label = COLOURS[(block - 1) % len(COLOURS)], f"block {block}" if expert == 1 else None
+            axes.plot(line.step, line.share * experts, lw=1.2, alpha=0.8, color=colour, label=label)
+        axes.axhline(1, color="black", lw=1, ls="--")
+        axes.set_title(f"{arm}:\n{experts} experts")
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    figure.supylabel("share of the text (1: fair)", fontsize=13)
+    legend(figure, grid[0, 0], 4)
+    headline(figure, title)
+    return figure

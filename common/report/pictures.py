@@ -1,10 +1,7 @@
-"""The pictures that scripts draw: which there are, whether the present code drew them, and whether they say
-what the results say.
-"""
+"""The pictures that scripts draw: which there are, whether they show what the present code computes."""
 
 import csv
 import hashlib
-import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +10,7 @@ from common.data.corpora import family_of
 from common.lessons import receipts
 from common.lessons.course import COURSE, Reference, course_plan, refer
 from common.paths import logs_folder
-from common.report import plots
+from common.report import plots, redraw
 from common.report.evidence import Measured
 from common.results.table import COLUMNS
 from common.training import checkpoint
@@ -179,12 +176,14 @@ def _take_over(experiment: str, source: Source) -> None:
     mark = f"{source.mark} {_tables([drawn for drawn, _ in pairs])}".strip()
     for drawn, tracked in pairs:
         if drawn.exists():
-            shutil.copyfile(drawn, tracked)
-            picture = drawn.with_suffix(".png")
-            if picture.exists():  # some tables have none
-                plots.copy_marked(
-                    picture, tracked.with_suffix(".png"), drawn.read_text(encoding="utf-8"), mark
-                )
+            redraw.take_over(drawn, tracked, mark)
+
+
+def redraw_all() -> None:
+    """Draw every tracked picture that a script drew anew, from the table beside it."""
+    for experiment in drawing():
+        for path in sorted({p for source in sources(experiment) for p in _tracked(experiment, source)}):
+            redraw.redraw(path)
 
 
 def problems(measured: Measured) -> list[str]:

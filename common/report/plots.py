@@ -3,10 +3,12 @@
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -16,16 +18,21 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from common.paths import logs_folder
+from common.report.labels import spread
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-WIDTH = 8.0  # inches; at 110 dots per inch this is the width of a README page
-LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
+WIDTH, DPI = 8.0, 220  # inches, dots per inch: twice the width of a README page
+# On a phone the picture is 390 pixels wide, and a text of 14 points about 9 pixels high.
 STYLE: dict = {
-    "figure.dpi": 110, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True, "grid.alpha": 0.25,
-    "axes.axisbelow": True,
-    "legend.frameon": False, "figure.facecolor": "white", "savefig.facecolor": "white",
+    "figure.dpi": 110, "font.size": 14, "font.family": "DejaVu Sans", "axes.labelsize": 13,
+    "xtick.labelsize": 12.5, "ytick.labelsize": 12.5, "legend.fontsize": 12.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 13.5,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.grid": True, "grid.alpha": 0.3,
+    "axes.axisbelow": True, "lines.linewidth": 2, "legend.frameon": False, "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.4, "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.14, "figure.constrained_layout.h_pad": 0.12,
+    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
+    "savefig.transparent": False,
 }  # fmt: skip
 
 
@@ -63,10 +70,13 @@ def mark(data: str, source: str = "") -> str:
     return f"{hashlib.sha256(data.encode()).hexdigest()[:16]} {source}".strip()
 
 
-def save(figure, path: Path, mark: str = "") -> None:
-    """Write a PNG with `mark` in its header."""
+def save(figure, path: Path, mark: str = "", drawn_by: dict | None = None) -> None:
+    """Write a PNG, with its mark and how it is drawn in its header. Names at line ends are moved apart."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=220, metadata={"Software": None, "Description": mark}, bbox_inches="tight")
+    spread(figure)
+    header = {"Software": None, "Description": mark}
+    header |= {"Comment": json.dumps(drawn_by)} if drawn_by else {}
+    figure.savefig(path, dpi=DPI, metadata=header)
     plt.close(figure)
 
 
@@ -74,11 +84,13 @@ def copy_marked(drawn: Path, tracked: Path, data: str, source: str) -> None:
     """Copy a picture and put the mark of its data and source in the header of the copy."""
     from PIL import Image, PngImagePlugin
 
-    header = PngImagePlugin.PngInfo()
+    header, how = PngImagePlugin.PngInfo(), read_how(drawn)
     header.add_text("Description", mark(data, source))
+    if how:
+        header.add_text("Comment", json.dumps(how))
     tracked.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(drawn) as image:
-        image.save(tracked, pnginfo=header, dpi=image.info.get("dpi", (110, 110)))
+        image.save(tracked, pnginfo=header, dpi=image.info.get("dpi", (DPI, DPI)))
 
 
 def read_mark(picture: Path) -> str:
@@ -101,152 +113,52 @@ def mark_problem(path: Path, data: str) -> list[str]:
     )
 
 
-# ---- learning curves -----------------------------------------------------------------------------
+# ---- a picture is drawn from its table ------------------------------------------------------------
+
+DRAWERS: dict[str, Callable] = {}
 
 
-def run_curves(experiment: str, runs: list[tuple[str, int, list]], path: Path) -> None:
-    """Validation bits per character against steps, one line for each (arm, seed, curve) of a run."""
+def drawer(function: Callable) -> Callable:
+    """Register what draws a figure from a table: `function(table, **words)`, where words are what a table
+    does not say, as the title.
+    """
+    DRAWERS[function.__name__] = function
+    return function
+
+
+def draw(how: dict, path: Path, mark: str = "") -> Path:
+    """Draw a picture from the table beside it. how: the name of a drawer under `drawer`, and its words. They
+    stand in the picture's header, so that it can be drawn anew. Returns the picture's path.
+    """
+    words = {name: value for name, value in how.items() if name != "drawer"}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(WIDTH, 4))
-        arms = list(dict.fromkeys(arm for arm, _, _ in runs))
-        for arm, seed, curve in runs:
-            label = f"seed {seed}" if len(arms) == 1 else f"{arm}, seed {seed}"
-            axes.plot(
-                [p[0] for p in curve],
-                [p[3] for p in curve],
-                "o-",
-                ms=3,
-                color=COLOURS[arms.index(arm) % 8],
-                alpha=0.8,
-                label=label,
-            )
-        axes.set(
-            title=f"{experiment}: how fast does it learn?",
-            xlabel="steps",
-            ylabel="validation, bits per character",
-        )
-        axes.legend()
-        save(figure, path)
+        figure = DRAWERS[how["drawer"]](read_table(path), **words)
+        save(figure, path.with_suffix(".png"), mark, how)
+    return path.with_suffix(".png")
 
 
-# ---- layers --------------------------------------------------------------------------------------
+def read_table(path: Path):
+    """The table beside a picture: columns of numbers where every cell is one or empty, else of texts."""
+    import pandas as pd
+
+    table = pd.read_csv(path.with_suffix(".csv"), dtype=str, keep_default_na=False)
+    for name in table.columns:
+        if table[name].any():
+            table[name] = _numbers(table[name])
+    return table
 
 
-def layers(probes: list, title: str, path: Path) -> Path:
-    """Draw what was probed in each layer while training, one panel per quantity, on a log axis; write it
-    beside the picture as CSV.
-
-    probes: [step, {quantity: [value of layer 1, 2, ...]}] in order. Returns the picture's path.
-    """
-    path = path.with_suffix(".png")
-    lines = [
-        (step, name, layer, value)
-        for step, probed in probes
-        for name, values in probed.items()
-        for layer, value in enumerate(values, 1)
-    ]
-    write_table(path, ["step", "quantity", "layer", "value"], lines)
-    names, count = list(probes[0][1]), len(next(iter(probes[0][1].values())))
-    with plt.rc_context(STYLE):
-        figure, row = plt.subplots(1, len(names), figsize=(WIDTH, 3.6), squeeze=False)
-        shades = plt.get_cmap("viridis_r")
-        for axes, name in zip(row[0], names, strict=True):
-            for layer in range(count):
-                values = [probe[name][layer] for _, probe in probes]
-                colour = shades(0.15 + 0.8 * layer / max(1, count - 1))
-                axes.plot(
-                    [step for step, _ in probes], values, "o-", ms=3, color=colour, label=f"block {layer + 1}"
-                )
-            axes.set(yscale="log", xlabel="steps", ylabel=name)
-        row[0][0].legend(fontsize=8)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.tight_layout()
-        save(figure, path)
-    return path
+def _numbers(column):
+    """A column of texts as whole numbers or as numbers, where all its cells are."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return column.replace("", "nan").astype(kind)
+    return column
 
 
-# ---- attention -----------------------------------------------------------------------------------
+def read_how(picture: Path) -> dict:
+    """How a picture is drawn from the table beside it; empty where its header does not say."""
+    from PIL import Image
 
-
-def shown(symbol: str) -> str:
-    """A token as a label: spaces and line breaks that can be seen, nothing that the library would read as
-    mathematics.
-    """
-    marks = {" ": "␣", "\n": "↵", "\t": "⇥", "$": r"\$"}
-    return "".join(marks.get(c, c if c.isprintable() else "·") for c in symbol)
-
-
-def attention(weights, symbols: list[str], path: Path) -> Path:
-    """Draw attention weights (T, T) over T tokens, and write them beside the picture as CSV.
-
-    Returns the picture's path.
-    """
-    weights = weights.detach().cpu().tolist()
-    lines = [
-        (t, symbols[t], s, symbols[s], f"{weight:.6f}")
-        for t, row in enumerate(weights)
-        for s, weight in enumerate(row[: t + 1])
-    ]
-    path = path.with_suffix(".png")
-    write_table(path, ["row", "from", "column", "to", "weight"], lines)
-    labels = [shown(symbol) for symbol in symbols]
-    with plt.rc_context(STYLE | {"axes.grid": False, "font.family": "DejaVu Sans"}):
-        figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * 0.88))
-        axes.set_facecolor("#e8e8e8")
-        past = [[w if s <= t else float("nan") for s, w in enumerate(row)] for t, row in enumerate(weights)]
-        image = axes.imshow(past, cmap="cividis", vmin=0)
-        axes.text(
-            0.98,
-            0.97,
-            "the future:\nweight exactly 0",
-            transform=axes.transAxes,
-            ha="right",
-            va="top",
-            color="#555555",
-        )
-        long = max(map(len, labels)) > 2
-        axes.set_xticks(range(len(labels)), labels, rotation=90 if long else 0)
-        axes.set_yticks(range(len(labels)), labels)
-        axes.tick_params(length=0, labelsize=9)
-        axes.set(
-            title="Where does each character look?",
-            xlabel="what is looked at",
-            ylabel="who looks (each row sums to 1)",
-        )
-        figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02, label="attention weight")
-        save(figure, path)
-    return path
-
-
-def attention_grid(layers: list, symbols: list[str], title: str, path: Path) -> Path:
-    """Draw the weights of every head, (H, T, T) per layer, one row of panels for each layer; the future stays
-    grey. Returns the path.
-    """
-    heads, length = max(len(weights) for weights in layers), len(symbols)
-    with plt.rc_context(STYLE | {"axes.grid": False, "font.family": "DejaVu Sans"}):
-        side = max(1.7, min(3.2, 0.11 * length))
-        figure, grid = plt.subplots(
-            len(layers), heads, figsize=(side * heads + 0.6, side * len(layers) + 0.6), squeeze=False
-        )
-        for row, (weights, axes_row) in enumerate(zip(layers, grid, strict=True)):
-            for head, axes in enumerate(axes_row):
-                if head >= len(weights):
-                    axes.axis("off")
-                    continue
-                axes.set_facecolor("#e8e8e8")
-                past = weights[head].masked_fill(
-                    weights[head].new_ones(length, length).triu(1).bool(), float("nan")
-                )
-                image = axes.imshow(past, cmap="cividis", vmin=0, vmax=1)
-                labels = [shown(symbol) for symbol in symbols] if length <= 40 else []
-                axes.set_xticks(
-                    range(len(labels)), labels, fontsize=5, rotation=90 if max(map(len, symbols)) > 2 else 0
-                )
-                axes.set_yticks(range(len(labels)), labels, fontsize=5)
-                axes.tick_params(length=0, pad=1)
-                axes.set_title(f"layer {row + 1}, head {head + 1}", fontsize=8, fontweight="normal")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        figure.tight_layout()
-        figure.colorbar(image, ax=grid, fraction=0.02, pad=0.02, label="weight (each row sums to 1)")
-        save(figure, path)
-    return path
+    with Image.open(picture) as image:
+        return json.loads(image.info.get("Comment", "{}"))

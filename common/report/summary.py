@@ -166,7 +166,7 @@ def curves(plan: Plan, runs: list[Result]) -> list[Path]:
     drawn = [(r.row["arm"], r.row["seed"], r.curve) for r in runs if r.curve]
     if not drawn:
         return []
-    from common.report import plots
+    from common.report import figures
 
     path = (
         lessons.logs_folder()
@@ -174,5 +174,5 @@ def curves(plan: Plan, runs: list[Result]) -> list[Path]:
         / plan.experiment
         / f"curves-{runs[0].row['config_hash']}-{runs[0].row['code_hash']}.png"
     )
-    plots.run_curves(plan.experiment, drawn, path)
+    figures.run_curves(plan.experiment, drawn, path)
     return [path]

@@ -3,6 +3,7 @@
 From the command line:
 
     python -m common.report           rewrite README.md, the pages in Research/, and logs/plots/
+    python -m common.report --redraw  the same, and draw the pictures of scripts anew from their tables
     python -m common.report --check   change nothing; exit 1 and name what does not follow from the results
 """
 
@@ -15,7 +16,7 @@ from common import lessons, results
 from common.errors import UserError, command
 from common.lessons.course import COURSE, Reference, at_own_rate, course_plan, course_references, refer
 from common.paths import ROOT
-from common.report import drawing, equal_time, figures, generated, pages, pictures, plots
+from common.report import drawing, equal_time, figures, generated, pages, pictures, plots, staircase
 from common.report.evidence import Line, Measured
 from common.report.readme import differences
 from common.report.summary import read_curve
@@ -216,7 +217,7 @@ def draw(path: Path, data: str) -> None:
     if not _has_picture(path):
         return
     if path.stem == "staircase":
-        figures.staircase(frame, picture, plots.mark(data))
+        staircase.staircase(frame, picture, plots.mark(data))
     elif path.stem.startswith("sweep_"):
         figures.sweeps(frame, picture, plots.mark(data))
     else:
@@ -250,8 +251,10 @@ def check(*of: Path) -> list[str]:
     return problems + drawing.problems(pages.text(list(of))) + lost + pictures.problems(measured)
 
 
-def write(*of: Path) -> list[str]:
-    """Rewrite these pages and every plot. Returns what could not be made."""
+def write(*of: Path, redraw: bool = False) -> list[str]:
+    """Rewrite these pages and every plot; with redraw those too that scripts drew. Returns what could not be
+    made.
+    """
     measured = Measured()
     drawn, problems = plot_data(measured)
     for path, data in drawn.items():
@@ -261,6 +264,8 @@ def write(*of: Path) -> list[str]:
         else:
             draw(path, data)
     pictures.update()
+    if redraw:
+        pictures.redraw_all()
     for path, svg in drawing.every(pages.text(list(of))).items():
         path.write_text(svg, encoding="utf-8", newline="\n")
     for page in of:  # after the pictures, whose data they may show
@@ -270,15 +275,17 @@ def write(*of: Path) -> list[str]:
 
 @command
 def main() -> None:
-    if sys.argv[1:] not in ([], ["--check"]):
-        raise UserError("usage: python -m common.report [--check]")
+    if sys.argv[1:] not in ([], ["--check"], ["--redraw"]):
+        raise UserError("usage: python -m common.report [--check | --redraw]")
+    checks = sys.argv[1:] == ["--check"]
     results.name_unknown_columns()
-    problems = (check if sys.argv[1:] else write)(*pages.paths(ROOT))
+    files = pages.paths(ROOT)
+    problems = check(*files) if checks else write(*files, redraw=sys.argv[1:] == ["--redraw"])
     for problem in problems:
         print(f"stale: {problem}")
-    if sys.argv[1:] and problems:
+    if checks and problems:
         print("python -m common.report rewrites what follows from the results")
-    elif sys.argv[1:]:
+    elif checks:
         print("pages and plots follow from the results")
     else:
         print(f"written: {', '.join(pages.NAMES)} and {plots.folder()}")

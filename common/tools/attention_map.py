@@ -138,12 +138,12 @@ def main() -> None:
             else f"is in a folder that does not exist: {str(path.parent)!r}"
         )
         raise UserError(f"--out {str(path)!r} {what}")
-    from common.report import plots
+    from common.report import inside
 
     symbols = [run.tokenizer.decode([token]) for token in ids.tolist()]
     title = f"{run.plan.experiment}, {progress(run.state)}: where does each head look?"
     try:
-        plots.attention_grid(layers, symbols, title, path)
+        inside.attention_grid(layers, symbols, title, path)
     except OSError as error:
         raise UserError(f"--out {str(path)!r} cannot be written: {error.strerror}") from None
     print(
