@@ -637,8 +637,14 @@ def test_the_steps_of_a_part_tell_what_goes_where():
     gated = steps("08_micro_arch/activation", "swiglu").part
     assert labels(gated) == ["x", "gate", "activation", "up", "×", "down"] and gated[4].inputs == [2, 3]
     experts = steps("08_micro_arch/moe", "top-2")
-    assert labels(experts.part) == ["x", "router", "softmax", "experts", "×"]
-    assert experts.part[3].note == "8 x FeedForward 131,072" and experts.part[4].inputs == [2, 3]
+    assert labels(experts.part) == ["x", "router", "softmax", "topk", "experts", "×", "sum"]
+    assert experts.part[4].note == "8 x FeedForward 131,072" and experts.part[5].inputs == [3, 4]
+    turned = steps("08_micro_arch/position", "rope")
+    assert labels(turned.part) == ["x", "qkv", "rotate", "attention", "projection"]
+    assert "position" not in labels(turned.model), "RoPE does nothing to the stream"
+    tied = steps("06_transformer/gpt", "default").model
+    counts = [int(box.note.rpartition(" ")[2].replace(",", "")) for box in tied if box.note[-1:].isdigit()]
+    assert tied[-1].note == "Linear" and sum(counts) == 205_440, "a tied head has no parameters of its own"
     assert labels(experts.model)[3] == "blocks" and experts.model[3].note.startswith("4 x Block ")
     assert steps("05_residual_norm/pre_ln", "default").part == [], "how parts are wired is in the block"
 
@@ -669,12 +675,13 @@ def coloured(name: str) -> list[str]:
         ("multi_head", ["@", "@", "attention", "softmax"]),
         ("residual", ["+", "+"]),
         ("layer_norm", ["norm"]),
-        ("pre_ln", ["norm", "norm1", "+"]),
+        ("pre_ln", ["norm", "norm1", "norm2", "+"]),
+        ("self_attention", ["@", "@", "attention", "key", "query", "softmax", "value"]),
         ("gqa:gqa vs gqa:mha", ["@", "@", "attention", "key", "softmax", "value"]),
         ("norm:rmsnorm vs norm:layernorm", ["norm", "norm1", "norm2"]),
         ("activation:swiglu vs activation:gelu", ["activation", "down", "feed_forward", "gate", "up", "×"]),
-        ("position:rope vs position:learned", ["position"]),
-        ("bigrams:rows-4096 vs bigrams:tokens", ["token"]),
+        ("position:rope vs position:learned", ["attention", "rotate"]),
+        ("bigrams:rows-4096 vs bigrams:tokens", ["+", "embedding", "pairs", "token"]),
     ],
 )
 def test_a_drawing_colours_what_changes(name, changed):

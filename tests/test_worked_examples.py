@@ -161,7 +161,7 @@ def one_merge() -> str:
     return """pieces        ab, " abc" twice
 pairs         a b: 3     b c: 2     space a: 2
 first merge   ab          [ab], [space][ab][c] twice
-pairs         ab c: 2     space ab: 2                of two that are as frequent, the greater bytes
+pairs         ab c: 2     space ab: 2                as frequent: the greater bytes win, a before space
 second merge  abc         [ab], [space][abc] twice"""
 
 
@@ -172,9 +172,9 @@ def rotary() -> str:
     assert torch.allclose(q1 @ k3, q2 @ k4) and abs(q1 @ k3 - math.cos(2)) < 1e-6
     return f"""a pair ( 1  0 ), turned by one radian for each place
 at place 1    ( {numbers(turned[1], "5.2f")} )
-at place 3    ( {numbers(turned[3], "5.2f")} )      times each other  {q1 @ k3:.2f}
+at place 3    ( {numbers(turned[3], "5.2f")} )      dot product  {q1 @ k3:.2f}
 at place 2    ( {numbers(turned[2], "5.2f")} )
-at place 4    ( {numbers(turned[4], "5.2f")} )      times each other  {q2 @ k4:.2f}: as far apart"""
+at place 4    ( {numbers(turned[4], "5.2f")} )      dot product  {q2 @ k4:.2f}: as far apart"""
 
 
 def newton_schulz() -> str:
@@ -195,14 +195,14 @@ def shorter_context() -> str:
     """Kneser-Ney with one discount, on `banana`."""
     text, taken = "banana", 0.75
     pairs = {text[i : i + 2] for i in range(5)}
-    follows = [text[i + 2] for i in range(4) if text[i : i + 2] == "an"]
+    follows = [text[i + 1] for i in range(5) if text[i] == "n"]
     kinds = {letter: sum(pair[1] == letter for pair in pairs) for letter in "abn"}
     below = {letter: kinds[letter] / len(pairs) for letter in "abn"}
     own = (follows.count("a") - taken) / len(follows)
     share = taken * len(set(follows)) / len(follows)
     p = {letter: (own if letter == "a" else 0) + share * below[letter] for letter in "abn"}
     assert follows == ["a", "a"] and abs(sum(p.values()) - 1) < 1e-12
-    return f"""after an         a twice, nothing else
+    return f"""after n          a twice, nothing else
 less {taken}        a {own:.3f}, and {share:.3f} to give away
 after how many   a after b and n, n after a, b after nothing:  a {below["a"]:.2f}, n {below["n"]:.2f}
 for a            {own:.3f} + {share:.3f} * {below["a"]:.2f} = {p["a"]:.3f}
@@ -265,10 +265,11 @@ def falling() -> str:
 
 
 def adam() -> str:
-    lines = ["three gradients           steps of SGD                steps of AdamW"]
+    lines = ["three gradients            steps of SGD                  steps of AdamW"]
     for gradients in ((1.0, 1.0, 1.0), (0.01, 0.01, 0.01), (0.01, -0.01, 0.01)):
         steps: list[list[float]] = []
-        for make in (torch.optim.SGD, partial(torch.optim.AdamW, betas=(0.9, 0.99), weight_decay=0)):
+        sgd = partial(torch.optim.SGD, momentum=0.9)
+        for make in (sgd, partial(torch.optim.AdamW, betas=(0.9, 0.99), weight_decay=0)):
             x = torch.zeros(1, requires_grad=True)
             one = make([x], lr=0.1)
             steps.append([])
@@ -276,8 +277,32 @@ def adam() -> str:
                 before, x.grad = x.item(), torch.tensor([g])
                 one.step()
                 steps[-1].append(before - x.item())
-        lines.append("     ".join(numbers(values, "6.3f") for values in (gradients, *steps)))
+        forms = zip((gradients, *steps), ("6.3f", "7.4f", "6.3f"), strict=True)
+        lines.append("     ".join(numbers(values, form) for values, form in forms))
     return "\n".join(lines)
+
+
+def chain_rule() -> str:
+    x = torch.tensor(3.0, requires_grad=True)
+    h = 2 * x
+    h.retain_grad()
+    loss = h**2
+    loss.backward()
+    return f"""forward    x = 3    h = 2 x = {h:.0f}    L = h * h = {loss:.0f}
+backward   dL/dh = 2 h = {h.grad:.0f}    dL/dx = dL/dh * dh/dx = {h.grad:.0f} * 2 = {x.grad:.0f}"""
+
+
+def by_blocks() -> str:
+    scores, values = torch.tensor([1.0, 3.0]), torch.tensor([4.0, 2.0])
+    shrink = (scores[0] - scores[1]).exp()
+    total, weighted = shrink + 1, 4 * shrink + 2
+    assert torch.allclose(weighted / total, F.softmax(scores, dim=0) @ values)
+    return f"""                  score  value    maximum so far   sum of e^(score - maximum)   the same times values
+first block       1      4        1                1                            4
+second block      3      2        3                1 * {shrink:.3f} + 1 = {total:.3f}          \
+4 * {shrink:.3f} + 2 = {weighted:.3f}
+shrinks by        e^(1 - 3) = {shrink:.3f}, as the maximum grew by 2
+attention         {weighted:.3f} / {total:.3f} = {weighted / total:.2f}, as softmax over both scores gives"""
 
 
 def sixteen_bits() -> str:
@@ -294,7 +319,7 @@ def sixteen_bits() -> str:
 EXAMPLES = (
     counted_pairs, softmax, gradient, masked_mean, attention, scale, hidden_layer, chain, layer_norm, count,
     one_merge, rotary, newton_schulz, shorter_context, kept_heads, root_mean_square, gate, two_experts,
-    falling, adam, sixteen_bits,
+    falling, adam, sixteen_bits, chain_rule, by_blocks,
 )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ def _shown(own: Reference, found: Steps, old: Steps) -> list[tuple[list[Box], li
         new = [kind not in kinds or box.of in changes for kind, box in zip(_kinds(row), row, strict=True)]
         rows.append((row, new if old.model else [False] * len(row), title))
     if _details(found.part) != _details(old.part):
-        known_parts = _details(old.part) or _details(found.part)
+        known_parts = _details(old.part) or _details(found.part)[: 1 if old.model else None]
         rows.append((found.part, [kind not in known_parts for kind in _details(found.part)], found.name))
     return [row for row in rows if row[0]]
 
@@ -98,16 +98,19 @@ def _details(row: list[Box]) -> list[tuple]:
 
 
 def _kinds(row: list[Box]) -> list[tuple]:
-    """What stands for each box: its name (no number) and its class; of a sum or a norm also its inputs."""
+    """What stands for each box: its name (no number) and its class; of a sum also what it takes, of a norm
+    also where it goes.
+    """
 
     def name(box: Box) -> str:
         return box.label.rstrip("12").replace("ids", "x")
 
-    def wire(box: Box) -> tuple:
-        wired = box.label == "+" or box.of.endswith("Norm")
-        return tuple(name(row[i]) for i in box.inputs) if wired else ()
+    def wire(number: int, box: Box) -> tuple:
+        before = tuple(name(row[i]) for i in box.inputs)
+        behind = tuple(name(other) for other in row if number in other.inputs)
+        return (before, behind) if box.of.endswith("Norm") else before if box.label == "+" else ()
 
-    return [(name(box), box.of, wire(box)) for box in row]
+    return [(name(box), box.of, wire(number, box)) for number, box in enumerate(row)]
 
 
 def _row(row: list[Box], coloured: list[bool], top: float, title: str) -> tuple[str, float, float]:

@@ -20,6 +20,7 @@ from common.results.table import course_rows
 
 NOT_YET = "_not measured yet_"
 DAGGER = "[†](#trust)"
+MOST = 8  # names in a sentence
 FOOTNOTE = "† measured with an earlier version of the code"
 
 
@@ -131,7 +132,9 @@ def coverage(measured: Measured) -> str:
     for state, what in (("stale", "measured with earlier code (†)"), ("missing", "not measured yet")):
         chosen = [reference for reference in references if states[reference] == state]
         if chosen:
-            said += f"; {len(chosen)} {what}: {', '.join(_names(chosen, references))}"
+            names = _names(chosen, references)
+            more = f" and {len(names) - MOST} more names" if len(names) > MOST else ""
+            said += f"; {len(chosen)} {what}: {', '.join(names[:MOST])}{more}"
     return said
 
 

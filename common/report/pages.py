@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.paths import ROOT
 
-NAMES = ("README.md", "Research/design.md", "Research/parts.md")
+NAMES = ("README.md", "Research/design.md", "Research/parts.md", "Research/long_runs.md")
 
 
 def paths(root: Path = ROOT) -> list[Path]:

@@ -6,6 +6,7 @@ bring two ways together (a sum, a product), and softmax; what only reshapes, sca
 
 import inspect
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -15,11 +16,12 @@ from torch.overrides import TorchFunctionMode
 
 from common.errors import UserError
 from common.lessons.course import course_plan
+from common.model.position import Position
 from common.settings import Settings
 
 FUNCTIONS = {
-    "add": "+", "mul": "×", "matmul": "@", "softmax": "softmax",
-    "scaled_dot_product_attention": "attention",
+    "add": "+", "mul": "×", "matmul": "@", "softmax": "softmax", "topk": "topk", "index_add": "sum",
+    "embedding": "embedding", "scaled_dot_product_attention": "attention",
 }  # fmt: skip
 SIGNS = ("+", "×")
 B, T = 5, 7  # of what is run: sizes that nothing else has, so that a shape can be told in letters
@@ -51,11 +53,15 @@ class _Record(TorchFunctionMode):
         self.origin: dict[int, int] = {}  # of a tensor (its id): the box that it comes from
         self.tables = {id(weight): name for name, weight in module.named_parameters()}
         self.kept: list[Tensor] = []  # so that no id is given twice
+        self.counted: set[int] = set()  # parameters (their ids) that a box has told of
         self.inside = 0  # how many parts deep
 
     def run(self, *inputs) -> list[Box]:
         name = next(iter(inspect.signature(self.module.forward).parameters))
         name = "x" if name == "input" else name  # the library's word
+        for position in (part for part in inputs if isinstance(part, Position)):
+            if type(position).rotate is not Position.rotate:
+                inputs = tuple(self._turning(part) if part is position else part for part in inputs)
         self._add(Box(name, self._shape(inputs[0]), []), inputs[0])
         hooks = []
         for path, part in self.module.named_modules():
@@ -64,11 +70,11 @@ class _Record(TorchFunctionMode):
                 hooks.append(part.register_forward_hook(partial(self._leave, path)))
         try:
             with self:
-                self.module.forward(*inputs)
+                out = self.module.forward(*inputs)
         finally:
             for hook in hooks:
                 hook.remove()
-        return _together(self.boxes)
+        return _together(_leading_to(self.boxes, self._sources(out)))
 
     def _enter(self, part: nn.Module, taken: tuple) -> None:
         self.inside += 1
@@ -78,22 +84,22 @@ class _Record(TorchFunctionMode):
         inputs = self._sources(taken)
         if self.inside or not inputs:
             return
-        if isinstance(part, nn.Identity) or (isinstance(part, nn.Dropout) and not part.p):
-            self._comes_from(out, inputs[0])
+        if any(out is tensor for tensor in taken) or (isinstance(part, nn.Dropout) and not part.p):
+            self._comes_from(out, inputs[0])  # nothing was done
         else:
-            self._add(_box(path, part, inputs), out)
+            self._add(self._box(path, part, inputs), out)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if self.inside or not list(_tensors(out)):
+        if self.inside or not list(_tensors(out)) or func.__name__.endswith("_like"):
             return out
         label = FUNCTIONS.get(func.__name__.strip("_"), "")
         tables = [self.tables[id(t)] for t in _tensors(args) if id(t) in self.tables]
         if tables and label == "+":  # a table of the model's own is added
             path, _, name = tables[0].rpartition(".")
-            box = _box(path or name, self.module.get_submodule(path), [])
+            box = self._box(path or name, self.module.get_submodule(path), [])
             self._add(box, next(t for t in _tensors(args) if id(t) in self.tables))
-        inputs = self._sources(args)
+        inputs = self._sources([t for t in _tensors(args) if t.is_floating_point()]) or self._sources(args)
         if inputs and label and (len(inputs) > 1 or label.isalpha()):
             self._add(Box(label, "" if label in SIGNS else self._shape(next(_tensors(out))), inputs), out)
         elif inputs:
@@ -102,6 +108,32 @@ class _Record(TorchFunctionMode):
             self.tables[id(out)] = tables[0]
             self.kept.append(out)
         return out
+
+    def _turning(self, position: Position) -> Position:
+        """The same, its `rotate` one step."""
+        turned = copy(position)
+
+        def rotate(q: Tensor, k: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+            self.inside += 1
+            out = position.rotate(q, k, start)
+            self.inside -= 1
+            if not self.inside:
+                self._add(Box("rotate", type(position).__name__, self._sources((q, k)), "rotate"), out)
+            return out
+
+        turned.rotate = rotate  # type: ignore[method-assign]
+        return turned
+
+    def _box(self, path: str, part: nn.Module, inputs: list[int]) -> Box:
+        """The box of a part. The number is that of its parameters, without those that another box has."""
+        kind = type(part).__name__
+        if isinstance(part, nn.Sequential) and len(part) and _is_block(part[0]):
+            kind = f"{len(part)} x {type(part[0]).__name__}"
+        own = [p for p in part.parameters() if id(p) not in self.counted]
+        self.counted |= {id(p) for p in own}
+        count = sum(p.numel() for p in own)
+        label, note = (kind, "") if path.isdigit() else (path, kind)  # what has a number has no name
+        return Box(label, f"{note} {count:,}".strip() if count else note, inputs, type(part).__name__)
 
     def _add(self, box: Box, out) -> None:
         self.boxes.append(box)
@@ -129,16 +161,17 @@ def _tensors(values) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _box(path: str, part: nn.Module, inputs: list[int]) -> Box:
-    kind, count = type(part).__name__, sum(p.numel() for p in part.parameters())
-    if isinstance(part, nn.Sequential) and len(part) and _is_block(part[0]):
-        kind = f"{len(part)} x {type(part[0]).__name__}"
-    label, note = (kind, "") if path.isdigit() else (path, kind)  # what has a number has no name
-    return Box(label, f"{note} {count:,}".strip() if count else note, inputs, type(part).__name__)
-
-
 def _is_block(part: nn.Module) -> bool:
     return type(part).__name__.endswith("Block")
+
+
+def _leading_to(boxes: list[Box], ends: list[int]) -> list[Box]:
+    """The boxes that these are made from: not what is only watched, or added to the loss."""
+    needed = set(ends)
+    for i in reversed(range(len(boxes))):
+        needed |= set(boxes[i].inputs) if i in needed else set()
+    place = {i: number for number, i in enumerate(sorted(needed))}
+    return [replace(boxes[i], inputs=[place[j] for j in boxes[i].inputs]) for i in place]
 
 
 def _together(boxes: list[Box]) -> list[Box]:
@@ -152,11 +185,17 @@ def _together(boxes: list[Box]) -> list[Box]:
             box = replace(box, label=name, note=_many(box, name, boxes), of="Sequential")
             same = next((k for k, other in enumerate(found) if other.label == name), None)
         else:
-            same = next((k for k, other in enumerate(found) if box.is_sign and other.inputs == inputs), None)
+            same = next((k for k, other in enumerate(found) if _is_same(box, inputs, other, k)), None)
         number[i] = len(found) if same is None else same
         if same is None:
             found.append(replace(box, inputs=inputs))
     return found
+
+
+def _is_same(box: Box, inputs: list[int], other: Box, place: int) -> bool:
+    """Whether a sum or product does once more what another one, at this place, has done."""
+    again = [i for i in inputs if i != place]
+    return box.label in (*SIGNS, "sum") and box.label == other.label and again == other.inputs
 
 
 def _many(box: Box, name: str, boxes: list[Box]) -> str:
@@ -187,17 +226,20 @@ def steps(experiment: str, arm: str, name: str | None = None) -> Steps:
     """
     plan = course_plan(experiment)
     s = plan.own(arm, plan.defaults)
+    V = int(s.tokenizer.removeprefix("bpe-")) if s.tokenizer.startswith("bpe-") else 65
     with torch.random.fork_rng(devices=[]):
-        model = plan.arms[arm](s, 65)
+        model = plan.arms[arm](s, V)
     block = next((part for part in model.modules() if _is_block(part)), None)
     parts = [pair for whole in (block, model) if whole for pair in whole.named_modules() if pair[0]]
     changes = plan.header.changes
+    if name is None and type(getattr(model, "position", None)).__name__ in changes:
+        name = "attention"  # where positions turn queries and keys
     own = (pair for pair in parts if (pair[0] == name if name else _is_the_lesson(pair[1], changes)))
     path, part = next(own, ("", None))
     taken: dict[nn.Module, tuple] = {}
     for inner in filter(None, (block, part)):
         inner.register_forward_pre_hook(lambda one, inputs: taken.setdefault(one, inputs) and None)
-    letters = _letters(s)
+    letters = _letters(s) | {V: "V"}
     with torch.no_grad():
         whole = _Record(model, letters).run(torch.zeros(B, T, dtype=torch.long))
         inside = [_Record(one, letters).run(*taken[one]) if one in taken else [] for one in (block, part)]
@@ -208,7 +250,7 @@ def steps(experiment: str, arm: str, name: str | None = None) -> Steps:
 
 def _letters(s: Settings) -> dict[int, str]:
     """What sizes are called; where two are equal, the later one."""
-    known = {2 * T: "2T", 4 * T: "4T", B * T: "B T", B: "B", T: "T", 65: "V"}
+    known = {2 * T: "2T", 4 * T: "4T", B * T: "B T", B: "B", T: "T"}
     known |= {round(8 * s.n_embd / 3): "8C/3", 4 * s.n_embd: "4C", s.n_embd: "C"}
     return known | ({s.n_head: "H", s.n_embd // s.n_head: "D"} if s.n_head > 1 else {})
 
