@@ -297,7 +297,8 @@ def by_blocks() -> str:
     shrink = (scores[0] - scores[1]).exp()
     total, weighted = shrink + 1, 4 * shrink + 2
     assert torch.allclose(weighted / total, F.softmax(scores, dim=0) @ values)
-    return f"""                  score  value    maximum so far   weights, added               times values, added
+    head = "score  value    maximum so far   weights, added               times values, added"
+    return f"""                  {head}
 first block       1      4        1                1                            4
 second block      3      2        3                1 * {shrink:.3f} + 1 = {total:.3f}          \
 4 * {shrink:.3f} + 2 = {weighted:.3f}
