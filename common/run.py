@@ -65,6 +65,8 @@ def _main(plan: Plan) -> None:
     for arm in arms:
         command_line.check_settings(plan, arm, s)
     _check_options(plan, options)
+    if options.predict is not None:
+        outcome.check_prediction(plan, arms, s, options.predict)
     prepare(device)
     if options.generate:
         _generate(plan, arms, s, options, device)

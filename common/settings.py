@@ -219,6 +219,9 @@ class Options:
     trackio: bool = False
     """Show the numbers of each step in Trackio's dashboard too, where a script logs them (pip install
     trackio)."""
+    predict: str | None = None
+    """What you expect against the script before: better, worse, same, or a number of bits
+    (--predict=-0.05)."""
     measure: bool = False
     """Measure speed and memory again, where a script does so."""
     check: bool = False

@@ -229,7 +229,7 @@ ROOMS = {
         "run_folder",
         "overfit",
     ),
-    "results": ("statistics", "table", "sweeps", "extra", "families", "row", "comparison"),
+    "results": ("statistics", "table", "sweeps", "extra", "families", "row", "predictions", "comparison"),
     "generation": ("sampling", "load", "published"),
     "report": (
         "labels",

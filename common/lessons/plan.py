@@ -135,6 +135,7 @@ class Plan:
             "config": isinstance(self.defaults, PartSettings),
             "arms": len(self.arms) > 1,
             "measure": self.measure,
+            "predict": self.header.previous,
             "trackio": "dashboard" in asked(self.train),
             "parallel": "group" in asked(self.train),
             **dict.fromkeys(("device", "threads", "check"), any(map(self.trains, self.arms))),

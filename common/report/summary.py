@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.lessons import receipts
 from common.lessons.course import course_plan, previous_arm, refer
 from common.lessons.plan import Plan
+from common.results import families
 from common.settings import Settings
 from common.training import checkpoint
 
@@ -86,12 +87,34 @@ def _measured(experiment: str, arm: str, s: Settings, family: str) -> list[dict]
     return rows[rows.diverged == False].to_dict("records")  # noqa: E712 (a column)
 
 
-def _previous(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> tuple[str, str]:
-    """The arm before, and its figures with the same changes to its settings, or the command that would
-    measure it.
+@dataclass(frozen=True)
+class Beside:
+    """What a run is compared with: its name, its rows with the same changes to its settings, and the command
+    that would measure it.
     """
-    if before.load is not plan.load:
-        return before.experiment, "  is measured on another kind of text"
+
+    name: str
+    rows: list[dict]
+    command: str
+
+
+def beside(plan: Plan, arm: str, s: Settings, family: str) -> Beside | None:
+    """What an arm is judged against: the first arm of its script where that is the baseline, else the arm
+    before. None where that is measured on another kind of text, or there is no such.
+    """
+    first = families.baseline(plan.experiment) if plan.experiment in lessons.COURSE else None
+    if first and arm != first.arm and arm in plan.arms:
+        rows = _measured(plan.experiment, first.arm, s, family)
+        command = f"python {plan.experiment}.py --arms {first.arm} {flags(plan.defaults, s)}".strip()
+        return Beside(plan.name(first.arm), rows, command)
+    previous = previous_arm(plan, arm)
+    if not previous or previous[0].load is not plan.load:
+        return None
+    return _same_run(plan, *previous, s, family)
+
+
+def _same_run(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> Beside:
+    """An arm of another script, with the same changes to its settings."""
     known = {f.name for f in dataclasses.fields(before.defaults)} - before.ignores(arm, before.defaults)
     changed = {
         f.name: getattr(s, f.name)
@@ -101,10 +124,17 @@ def _previous(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> t
     same = dataclasses.replace(
         before.defaults, **{name: value for name, value in changed.items() if name in known}
     )
-    rows = _measured(before.experiment, arm, same, family)
-    name = before.name(arm)
     command = f"python {before.experiment}.py {flags(before.defaults, same)}".strip()
-    return name, _figures(rows, len(rows)) if rows else f"  not measured so yet: {command}"
+    return Beside(before.name(arm), _measured(before.experiment, arm, same, family), command)
+
+
+def _previous(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> tuple[str, str]:
+    """The arm before, and its figures, or the command that would measure it."""
+    if before.load is not plan.load:
+        return before.experiment, "  is measured on another kind of text"
+    other = _same_run(plan, before, arm, s, family)
+    figures = _figures(other.rows, len(other.rows))
+    return other.name, figures if other.rows else f"  not measured so yet: {other.command}"
 
 
 def _figures(rows: list[dict], runs: int) -> str:

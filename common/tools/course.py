@@ -12,6 +12,7 @@ From the command line:
     python -m common.tools.course time [STAGE ...]
     python -m common.tools.course prove [STAGE ...]
     python -m common.tools.course verify LINE [--seed N]
+    python -m common.tools.course predictions
 """
 
 import sys
@@ -29,6 +30,7 @@ from common.report import pictures
 from common.report.further import further_references
 from common.tools.again import Again, again
 from common.tools.listing import clock, expected_seconds, missing, own_seeds, show_list, show_status
+from common.tools.predictions import show_predictions
 from common.tools.prove import prove
 from common.tools.samples import Samples, samples
 from common.tools.side_by_side import Job, Pool, Task, gathers, jobs_at_once, plan_tasks, small
@@ -87,6 +89,11 @@ class Verify:
     """A line of the course: `pre_ln`, `gqa:mqa`, or "gpt --preset yardstick"."""
     seed: int = 1
     """The seed to train."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Show what you predicted with --predict, what came of it, and how often you were right."""
 
 
 def chosen(stages: tuple[str, ...], further: bool = True) -> list[Reference]:
@@ -198,6 +205,7 @@ def main() -> None:
         Again: lambda a: again(a, work),
         Time: lambda a: time_lines(chosen(a.stages, further=False)),
         Prove: lambda a: prove(chosen(a.stages)),
+        Predictions: lambda _: show_predictions(),
         Verify: lambda a: verify(refer(a.line), a.seed),
     }
     kinds = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in answers]
