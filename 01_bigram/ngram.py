@@ -115,7 +115,7 @@ def count(model, data, s, recorder):
 
 
 # long windows: counting needs none, and at the start of each the context is short
-arms = {str(order): functools.partial(Model, order=order) for order in range(1, 7)}
+arms = {str(order): functools.partial(Model, order=order) for order in range(1, 9)}
 lesson = Lesson(arms, Settings(block_size=4096), train=count)
 
 if __name__ == "__main__":

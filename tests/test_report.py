@@ -639,12 +639,15 @@ def test_the_steps_of_a_part_tell_what_goes_where():
     experts = steps("08_micro_arch/moe", "top-2")
     assert labels(experts.part) == ["x", "router", "softmax", "topk", "experts", "×", "sum"]
     assert experts.part[4].note == "8 x FeedForward 131,072" and experts.part[5].inputs == [3, 4]
+    assert experts.part[4].inputs == [0, 3], "the router chooses which expert sees a token"
     turned = steps("08_micro_arch/position", "rope")
     assert labels(turned.part) == ["x", "qkv", "rotate", "attention", "projection"]
     assert "position" not in labels(turned.model), "RoPE does nothing to the stream"
     tied = steps("06_transformer/gpt", "default").model
     counts = [int(box.note.rpartition(" ")[2].replace(",", "")) for box in tied if box.note[-1:].isdigit()]
-    assert tied[-1].note == "Linear" and sum(counts) == 205_440, "a tied head has no parameters of its own"
+    assert tied[-1].note == "Linear, shared" and sum(counts) == 205_440, (
+        "a tied head has no parameters of its own"
+    )
     assert labels(experts.model)[3] == "blocks" and experts.model[3].note.startswith("4 x Block ")
     assert steps("05_residual_norm/pre_ln", "default").part == [], "how parts are wired is in the block"
 

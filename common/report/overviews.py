@@ -81,11 +81,11 @@ def draw_points(table, labels: Sequence[str], title: str, bottom: float | None =
         axes.set_xticks(ticks, [f"{x:g}" if x < 10_000 else f"{x / 1000:.0f}k" for x in ticks])
         for number, name in enumerate(series):
             # marks at the same place would hide one another
-            aside = 1.06 ** (number - (len(series) - 1) / 2)
+            aside = 1.015 ** (number - (len(series) - 1) / 2)
             _series_of_runs(axes, shown[shown.series == name], aside, number, bottom)
             if at_end:
                 last = shown[(shown.series == name) & (shown.x == shown.x.max())]
-                name_end(axes, (last.x.iloc[0] * aside, _middle(axes, last.y)), name, COLOURS[number])
+                name_end(axes, (last.x.iloc[0], _middle(axes, last.y)), name, COLOURS[number])
     for axes in grid[-1]:
         axes.set_xlabel(labels[0])
     for axes in grid[:, 0]:
@@ -97,12 +97,14 @@ def draw_points(table, labels: Sequence[str], title: str, bottom: float | None =
 
 
 def _series_of_runs(axes, shown: pd.DataFrame, aside: float, number: int, bottom: float | None) -> None:
-    """The runs of a series as marks, and a line through their means; arrows for what is below the axes."""
+    """The runs of a series as marks, a little aside, and a line through their means, which is not; arrows for
+    what is below the axes.
+    """
     look = {"color": COLOURS[number], "marker": MARKERS[number]}
     inside = shown[shown.y >= bottom] if bottom else shown
     axes.scatter(inside.x * aside, inside.y, s=44, alpha=0.75, lw=0, label=shown.series.iloc[0], **look)
     means = shown.groupby("x").y.agg(lambda values: _middle(axes, values))
-    axes.plot(means.index * aside, means, color=COLOURS[number], lw=1.4, alpha=0.8)
+    axes.plot(means.index, means, color=COLOURS[number], lw=1.4, alpha=0.8)
     for x, mean in means.items():
         if bottom and mean < bottom:
             axes.plot(x, bottom, "v", ms=9, color=COLOURS[number], clip_on=False)

@@ -36,7 +36,7 @@ class Box:
     inputs: list[int]
     """The numbers of the boxes that it takes."""
     of: str = ""
-    """The class of a part."""
+    """The class of a part, and whether it shares weights with another."""
 
     @property
     def is_sign(self) -> bool:
@@ -50,7 +50,7 @@ class _Record(TorchFunctionMode):
         super().__init__()
         self.module, self.letters = module, letters
         self.boxes: list[Box] = []
-        self.origin: dict[int, int] = {}  # of a tensor (its id): the box that it comes from
+        self.origin: dict[int, list[int]] = {}  # of a tensor (its id): the boxes that it comes from
         self.tables = {id(weight): name for name, weight in module.named_parameters()}
         self.kept: list[Tensor] = []  # so that no id is given twice
         self.counted: set[int] = set()  # parameters (their ids) that a box has told of
@@ -85,7 +85,7 @@ class _Record(TorchFunctionMode):
         if self.inside or not inputs:
             return
         if any(out is tensor for tensor in taken) or (isinstance(part, nn.Dropout) and not part.p):
-            self._comes_from(out, inputs[0])  # nothing was done
+            self._comes_from(out, inputs[:1])  # nothing was done
         else:
             self._add(self._box(path, part, inputs), out)
 
@@ -99,11 +99,14 @@ class _Record(TorchFunctionMode):
             path, _, name = tables[0].rpartition(".")
             box = self._box(path or name, self.module.get_submodule(path), [])
             self._add(box, next(t for t in _tensors(args) if id(t) in self.tables))
-        inputs = self._sources([t for t in _tensors(args) if t.is_floating_point()]) or self._sources(args)
+        numbers = [t for t in _tensors(args) if t.is_floating_point()]
+        inputs = self._sources(numbers) or self._sources(args)
         if inputs and label and (len(inputs) > 1 or label.isalpha()):
             self._add(Box(label, "" if label in SIGNS else self._shape(next(_tensors(out))), inputs), out)
+        elif inputs and func.__name__ == "__getitem__":  # what is chosen depends on what chooses, too
+            self._comes_from(out, self._sources(args))
         elif inputs:
-            self._comes_from(out, inputs[0])
+            self._comes_from(out, inputs[:1])
         elif tables:  # a part of a table
             self.tables[id(out)] = tables[0]
             self.kept.append(out)
@@ -130,22 +133,25 @@ class _Record(TorchFunctionMode):
         if isinstance(part, nn.Sequential) and len(part) and _is_block(part[0]):
             kind = f"{len(part)} x {type(part[0]).__name__}"
         own = [p for p in part.parameters() if id(p) not in self.counted]
+        shared = ", shared" if len(own) < len(list(part.parameters())) else ""
         self.counted |= {id(p) for p in own}
         count = sum(p.numel() for p in own)
-        label, note = (kind, "") if path.isdigit() else (path, kind)  # what has a number has no name
-        return Box(label, f"{note} {count:,}".strip() if count else note, inputs, type(part).__name__)
+        label, note = (kind, "") if path.isdigit() else (path, kind + shared)  # what has a number has no name
+        return Box(
+            label, f"{note} {count:,}".strip() if count else note, inputs, type(part).__name__ + shared
+        )
 
     def _add(self, box: Box, out) -> None:
         self.boxes.append(box)
-        self._comes_from(out, len(self.boxes) - 1)
+        self._comes_from(out, [len(self.boxes) - 1])
 
-    def _comes_from(self, out, number: int) -> None:
+    def _comes_from(self, out, numbers: list[int]) -> None:
         for tensor in _tensors(out):
-            self.origin[id(tensor)] = number
+            self.origin[id(tensor)] = numbers
             self.kept.append(tensor)
 
     def _sources(self, taken) -> list[int]:
-        return list(dict.fromkeys(self.origin[id(t)] for t in _tensors(taken) if id(t) in self.origin))
+        return list(dict.fromkeys(i for t in _tensors(taken) for i in self.origin.get(id(t), [])))
 
     def _shape(self, tensor: Tensor) -> str:
         """The shape in letters: `(B, H, T, D)`."""
