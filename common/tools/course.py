@@ -13,6 +13,7 @@ From the command line:
     python -m common.tools.course prove [STAGE ...]
     python -m common.tools.course verify LINE [--seed N]
     python -m common.tools.course predictions
+    python -m common.tools.course merge ANNA.csv BEN.csv ... [--out CLASS.csv]
 """
 
 import sys
@@ -30,6 +31,7 @@ from common.report import pictures
 from common.report.further import further_references
 from common.tools.again import Again, again
 from common.tools.listing import clock, expected_seconds, missing, own_seeds, show_list, show_status
+from common.tools.merge import Merge, merge
 from common.tools.predictions import show_predictions
 from common.tools.prove import prove
 from common.tools.samples import Samples, samples
@@ -206,6 +208,7 @@ def main() -> None:
         Time: lambda a: time_lines(chosen(a.stages, further=False)),
         Prove: lambda a: prove(chosen(a.stages)),
         Predictions: lambda _: show_predictions(),
+        Merge: merge,
         Verify: lambda a: verify(refer(a.line), a.seed),
     }
     kinds = [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in answers]
