@@ -41,7 +41,7 @@ BIGRAM, HEADS, DROPOUT = "02_attention/bigram", "02_attention/multi_head", "05_r
         (BIGRAM, "--n-layer 8", "--n-layer does nothing in 02_attention/bigram"),
         (HEADS, "--n-embd 50", "--n-embd 50 is not divisible by --n-head 4"),
         (BIGRAM, "--arms fast", "arm 'fast' is not known"),
-        ("01_bigram/ngram", "--arms 7", "arm '7' is not known"),
+        ("01_bigram/ngram", "--arms 9", "arm '9' is not known"),
         ("01_bigram/count_bigram", "--steps 5", "--steps does nothing in 01_bigram/count_bigram"),
         ("01_bigram/by_hand", "--dtype bfloat16", "--dtype does nothing in 01_bigram/by_hand"),
         ("01_bigram/count_bigram", "--check --corpus pydoc", "has nothing to overfit"),

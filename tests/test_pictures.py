@@ -362,3 +362,12 @@ def test_an_old_picture_of_a_run_does_not_replace_one_that_says_how_it_is_drawn(
     assert own.read_bytes() == before
     redraw.take_over(run, own, "other code")
     assert own.read_text(encoding="utf-8") == "an older table\n" and plots.read_how(picture) == {}
+
+
+@pytest.mark.parametrize("values", [(2.0, 2.0), (2.0, 3.0), (np.nan, np.nan)])
+def test_axes_fit_what_they_show_also_a_single_value(values):
+    axes = plots.plt.subplots()[1]
+    labels.fit_height(axes, *values)
+    low, high = axes.get_ylim()
+    assert low < high and (np.isnan(values[0]) or low < values[0] and values[1] < high)
+    plots.plt.close("all")

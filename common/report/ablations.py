@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.lessons.run_folder import run_folder
-from common.report.labels import headline, name_end
+from common.report.labels import fit_height, headline, name_end
 from common.report.plots import COLOURS, WIDTH, draw, drawer, plt, write_table
 from common.training.loss_log import read_losses
 
@@ -45,8 +45,7 @@ def draw_comparison(table, title: str):
         losses.plot(curve.index, curve, color=colour)
         less.plot(curve.index, curve - means[first], color=colour)
     apart = means.sub(means[first], axis=0)
-    margin = 0.06 * (apart[later].max(axis=None) - apart[later].min(axis=None))
-    less.set_ylim(apart[later].min(axis=None) - margin, apart[later].max(axis=None) + margin)
+    fit_height(less, apart[later].min(axis=None), apart[later].max(axis=None))
     for axes, curves in ((losses, means), (less, apart)):
         axes.set_xlim(0, means.index[-1])
         for number, arm in enumerate(means.columns):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.report.labels import headline, name_end
+from common.report.labels import fit_height, headline, name_end
 from common.report.plots import COLOURS, STYLE, WIDTH, plt, save
 
 BITS = "validation,\nbits per character"
@@ -95,7 +95,8 @@ def _curves(axes, frame, lines: list[str]) -> None:
     later = pd.concat([means, shown])
     later = later[later.index.get_level_values("step") > 0]
     low, high = later.min(), min(later.max(), later.min() + 4 * (later.quantile(0.9) - later.min()) + 0.05)
-    axes.set(ylim=(low - 0.06 * (high - low), high + 0.06 * (high - low)), ylabel=BITS)
+    fit_height(axes, low, high)
+    axes.set_ylabel(BITS)
     end = means[lines[0]].iloc[-1]
     name_end(axes, (means[lines[0]].index[-1], end), f"{_short(lines[0], lines)}  {end:.2f}", "#000000")
     if len(lines) > 1:
@@ -215,8 +216,8 @@ def _panel_of_rates(axes, panel) -> None:
     low, high = panel.val_bpc.min(), panel.val_bpc.max()
     bests = panel[panel.chosen].groupby("line").val_bpc.max()
     high = min(high, max(low + 0.4, bests.max() + 0.05))
-    margin = 0.06 * (high - low)
-    axes.set(xscale="log", ylabel=BITS, ylim=(low - margin, high + margin))
+    axes.set(xscale="log", ylabel=BITS)
+    fit_height(axes, low, high)
     axes.set_xlim(rates[0] / 1.1, rates[-1] * 1.1)
     for number, (name, own) in enumerate(panel.groupby("line", sort=False)):
         colour, dashes = look(number)

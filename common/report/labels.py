@@ -1,5 +1,6 @@
 """Texts in pictures that do not lie on one another: names at the ends of lines, titles, legends."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -8,6 +9,15 @@ from matplotlib.transforms import offset_copy
 
 END = "end of a line"
 TITLE_LENGTH = 55  # characters of a title in a line
+
+
+def fit_height(axes, low: float, high: float) -> None:
+    """Let the axes go from `low` to `high` with some room around, also where the two are one; where they are
+    no numbers (nothing is shown), leave the axes as they are.
+    """
+    if math.isfinite(low) and math.isfinite(high):
+        margin = max(0.06 * (high - low), 1e-3)
+        axes.set_ylim(low - margin, high + margin)
 
 
 def ink(colour: str) -> str:
