@@ -8,7 +8,13 @@ from pathlib import Path
 
 from common.paths import ROOT
 
-NAMES = ("README.md", "Research/design.md", "Research/parts.md", "Research/long_runs.md")
+NAMES = (
+    "README.md",
+    "Research/design.md",
+    "Research/parts.md",
+    "Research/long_runs.md",
+    "Research/teaching.md",
+)
 
 
 def paths(root: Path = ROOT) -> list[Path]:
