@@ -84,3 +84,15 @@ def test_a_copied_row_a_lone_file_and_a_missing_one_are_refused(files, tmp_path)
         together(files[:1])
     with pytest.raises(UserError, match="does not exist"):
         together([files[0], tmp_path / "carl.csv"])
+
+
+def test_an_arm_is_compared_with_the_baseline_of_its_script(tmp_path, own_logs, capsys):
+    first, other = refer("norm:layernorm"), refer("norm:rmsnorm")
+    for name, seed in (("anna", 11), ("ben", 12)):
+        results.append(row(first, seed, 3.0, name), tmp_path / f"{name}.csv")
+        results.append(row(other, seed, 3.5 + seed / 100, name), tmp_path / f"{name}.csv")
+    merge(Merge((str(tmp_path / "anna.csv"), str(tmp_path / "ben.csv"))))
+    said = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("08_micro_arch/norm:rms")
+    )
+    assert "+0.615" in said and said.endswith("worse")

@@ -17,6 +17,7 @@ from common import results
 from common.errors import UserError
 from common.lessons.course import Reference, course_references, predecessor
 from common.report.further import further_references
+from common.results import families
 from common.results.statistics import Interval, interval
 from common.results.table import COLUMNS, repeated_rows
 from common.tools.listing import clock
@@ -84,11 +85,14 @@ def together(files: Sequence[Path]) -> pd.DataFrame:
 
 
 def _said(line: Reference, own: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """A line of the table."""
+    """A line of the table: beside the first arm where that is the baseline of its script, else the one
+    before.
+    """
     estimate = interval(own[own.diverged == False].groupby("seed").test_bpc.mean())  # noqa: E712 (a column)
     known = repeated_rows(line)
     published = f"{known.test_bpc.mean():.3f}" if len(known) else "-"
-    before = predecessor(line)
+    first = families.baseline(line.experiment)
+    before = first if first not in (None, line) else predecessor(line)
     compared = difference(own, repeated_rows(before, rows)) if before else None
     told = f"{_figures(compared, sign='+')}  {compared.verdict}" if compared else ""
     students = f"{own.student.nunique():>9}{own.seed.nunique():>6}"
