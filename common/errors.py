@@ -26,6 +26,10 @@ def nearest(value: str, known: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
+class LostError(OwnError):
+    """Another process of the run is no longer there."""
+
+
 def command(main: Callable) -> Callable:
     """Turn a UserError inside `main` into one line on stderr and exit code 2; Ctrl-C into exit code 130; a
     closed pipe into silence; and what the terminal cannot show, or was typed in no encoding, into a mark.
@@ -40,6 +44,10 @@ def command(main: Callable) -> Callable:
             if os.environ.get("LOCAL_RANK", "0") != "0" and not isinstance(error, OwnError):
                 raise SystemExit(2) from None  # the first process of this machine says the same
             print(f"error: {error}", file=sys.stderr)
+            if isinstance(error, LostError):  # what still waits for the other would end in an abort
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(2)
             raise SystemExit(2) from None
         except KeyboardInterrupt:
             print("\nstopped", file=sys.stderr)

@@ -15,6 +15,7 @@ from common.lessons.header import read_header
 from common.paths import ROOT
 from common.report import pictures
 from common.report.evidence import Measured
+from common.report.further import further_references
 from common.tools.course import to_draw
 from common.training.metrics import PROTOCOL
 
@@ -96,9 +97,9 @@ def test_only_what_is_missing_is_run(own_logs):
 @pytest.mark.slow
 def test_status_tells_what_earlier_code_measured_and_exits_with_0_when_all_is_there(tracked):
     measured = Measured()
-    whole = {measured.line(reference).state for reference in course_references()} | {
-        pictures.state(e) for e in pictures.drawing()
-    }
+    whole = {
+        measured.line(reference).state for reference in [*course_references(), *further_references()]
+    } | {pictures.state(e) for e in pictures.drawing()}
     done = course("status")
     assert (
         (done.returncode == 0) == (done.stdout.splitlines()[-1] == "complete") == (whole == {"measured"})
@@ -117,7 +118,7 @@ def test_status_tells_what_earlier_code_measured_and_exits_with_0_when_all_is_th
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
 def test_an_interrupted_course_goes_on_from_its_checkpoint(own_logs, small_corpus):
-    command = [sys.executable, "-m", "common.tools.course", "run", "02_attention/bigram", "--seeds", "1"]
+    command = [sys.executable, "-m", "common.tools.course", "run", "02_attention/average", "--seeds", "1"]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -135,10 +136,10 @@ def test_an_interrupted_course_goes_on_from_its_checkpoint(own_logs, small_corpu
     said, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "goes on from there" in said, (said, error)
     assert not results.results_path().exists()
-    done = course("run", "02_attention/bigram", "--seeds", "1", **small_corpus)
+    done = course("run", "02_attention/average", "--seeds", "1", **small_corpus)
     assert (
         done.returncode == 0
-        and "note: 1 of 1 runs left no row of the course, 02_attention/bigram first: is its text here?"
+        and "note: 1 of 1 runs left no row of the course, 02_attention/average first: is its text here?"
         in done.stdout
     )
     assert len(results.read()) == 1

@@ -22,5 +22,6 @@ def paths(root: Path = ROOT) -> list[Path]:
 
 
 def text(pages: list[Path] | None = None) -> str:
-    """What stands in these pages, or in all of the project, one after the other."""
-    return "\n".join(page.read_text(encoding="utf-8") for page in (paths() if pages is None else pages))
+    """What stands in these pages, or in all of the project that are there, one after the other."""
+    chosen = [page for page in paths() if page.exists()] if pages is None else pages
+    return "\n".join(page.read_text(encoding="utf-8") for page in chosen)

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.errors import OwnError, UserError
+from common.errors import LostError, OwnError, UserError
 
 TOGETHER = timedelta(seconds=50)  # in which all processes have to come
 # a process may wait for another: one writes a checkpoint, draws, or is still compiling
@@ -146,7 +146,7 @@ class Group:
         except RuntimeError as error:  # so the libraries below tell it
             if not self.joined or not (isinstance(error, dist.DistError) or LOST.search(str(error))):
                 raise
-            raise OwnError(
+            raise LostError(
                 f"process {self.rank} of {self.size} ends, since another is no longer there "
                 f"({_said(error)}); start all again with --resume"
             ) from None
