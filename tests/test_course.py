@@ -10,12 +10,12 @@ import time
 import pytest
 
 from common import results
-from common.lessons.course import COURSE, course_references, refer
+from common.lessons.course import COURSE, refer
 from common.lessons.header import read_header
 from common.paths import ROOT
 from common.report import pictures
 from common.report.evidence import Measured
-from common.report.further import further_references
+from common.report.further import every_reference
 from common.tools.course import to_draw
 from common.training.metrics import PROTOCOL
 
@@ -97,9 +97,8 @@ def test_only_what_is_missing_is_run(own_logs):
 @pytest.mark.slow
 def test_status_tells_what_earlier_code_measured_and_exits_with_0_when_all_is_there(tracked):
     measured = Measured()
-    whole = {
-        measured.line(reference).state for reference in [*course_references(), *further_references()]
-    } | {pictures.state(e) for e in pictures.drawing()}
+    lines = {measured.line(reference).state for reference in every_reference()}
+    whole = lines | {pictures.state(e) for e in pictures.drawing()}
     done = course("status")
     assert (
         (done.returncode == 0) == (done.stdout.splitlines()[-1] == "complete") == (whole == {"measured"})

@@ -14,7 +14,7 @@ from common.paths import ROOT
 from common.report import code, drawing, evidence, further, generated, pages, plots, readme, tables, update
 from common.report.evidence import DAGGER, NOT_YET, Measured
 from common.report.steps import steps
-from common.results.table import timed
+from common.results.table import repeated_rows, timed
 from common.tools import course, side_by_side
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -584,7 +584,7 @@ def test_minutes_of_a_stage_are_those_of_its_rows(tracked):
     rows = [timed(own) if len(timed(own)) else own for own in rows if len(own)]
     seconds = sum(own.train_seconds.mean() for own in rows)
     assert readme.figure(measured, "minutes(07_tokenizer_gqa)") == f"{seconds / 60:.0f}"
-    seconds = measured.rows(refer("gqa:mqa")).train_seconds.min()
+    seconds = repeated_rows(refer("gqa:mqa"), measured.every(refer("gqa:mqa"))).train_seconds.min()
     assert readme.figure(measured, "minutes(gqa:mqa)") == f"{max(1, seconds / 60):.0f}"
     with pytest.raises(UserError, match="'10_more' is no script"):
         readme.figure(measured, "minutes(10_more)")
@@ -726,17 +726,16 @@ def test_every_link_to_a_place_within_a_page_has_its_heading(name):
 
 def test_lines_that_only_the_page_names_belong_to_the_course_too(monkeypatch):
     text = (
-        "<!--=difference(multi_head --steps 7, multi_head, test_bpc)--><!--/--> "
+        "<!--=difference(multi_head, multi_head --steps 7, test_bpc)--><!--/--> "
         "<!--=value(bigram, test_bpc)--><!--/--> <!--=best(01_bigram)--><!--/-->\n"
         "<!-- table: 02_attention; gqa:mqa --n-head 8 vs gqa:mha --n-head 8 -->\n<!-- end -->\n"
-        "<!--=verdict(multi_head --steps 7, multi_head)--><!--/-->"
+        "<!--=verdict(average, bigram)--><!--/-->"
     )
     named = ["multi_head --steps 7", "gqa:mqa --n-head 8", "gqa:mha --n-head 8"]
     found = further.further_references(text)
     assert found == [refer(name) for name in named]
     assert refer("sizes:xlarge") in further.further_references(), "an arm that runs only when it is named"
-    for module in (evidence, course):
-        monkeypatch.setattr(module, "further_references", lambda: found)
+    monkeypatch.setattr(further, "further_references", lambda: found)
     assert f"of the {len(course_references()) + 3} lines" in evidence.coverage(Measured())
     assert found[0] in course.chosen(("02_attention",)) and found[1] not in course.chosen(("02_attention",))
     assert found[0] not in course.chosen((), further=False)

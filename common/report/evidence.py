@@ -12,8 +12,8 @@ import pandas as pd
 from common import results
 from common.errors import UserError
 from common.lessons import receipts
-from common.lessons.course import Reference, course_plan, course_references
-from common.report.further import further_references
+from common.lessons.course import Reference, course_plan
+from common.report.further import every_reference
 from common.results import extra, families
 from common.results.statistics import Interval
 from common.results.table import course_rows
@@ -125,7 +125,7 @@ def coverage(measured: Measured) -> str:
     """How many lines of the course are measured with the present code, and which are not, as one sentence of
     the README.
     """
-    references = [*course_references(), *further_references()]
+    references = every_reference()
     states = {reference: measured.line(reference).state for reference in references}
     count = list(states.values()).count("measured")
     said = f"{count} of the {len(references)} lines of the course are measured with the present code"

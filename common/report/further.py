@@ -22,6 +22,11 @@ def further_references(text: str | None = None) -> list[Reference]:
     return [reference for reference in found if reference not in set(course_references())]
 
 
+def every_reference() -> list[Reference]:
+    """All lines that are run: those of the course, and those that only a page names."""
+    return [*course_references(), *further_references()]
+
+
 def _named(text: str) -> list[str]:
     """What stands where a figure or a table has the name of a line."""
     names: list[str] = []

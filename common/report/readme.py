@@ -26,7 +26,7 @@ from common.report.picture_data import NotDrawnError, cell, data_lines
 from common.report.tables import markdown, number, own_rates_table, score_table, spread, table
 from common.results import extra, families
 from common.results.statistics import interval
-from common.results.table import TIMES, timed
+from common.results.table import TIMES, repeated_rows, timed
 from common.settings import Settings
 
 # ---- data files ----------------------------------------------------------------------------------
@@ -112,11 +112,12 @@ def figure(measured: Measured, expression: str) -> str:
 
 def minutes(measured: Measured, what: str) -> str:
     """Minutes of training for one seed of each line of a stage or script; of a line that never ran alone, as
-    long as it took beside others. Of a single line: its fastest seed, which others disturbed least.
+    long as it took beside others. Of a single line: its fastest run, which others disturbed least.
     """
     lines = course_references(what)
     if not lines:
-        shortest = measured.rows(refer(what)).train_seconds.min()
+        line = refer(what)
+        shortest = repeated_rows(line, measured.every(line)).train_seconds.min()
         return NOT_YET if math.isnan(shortest) else f"{max(1, shortest / 60):.0f}"
     rows = [timed(own) if len(timed(own)) else own for own in map(measured.rows, lines)]
     known = [lines.train_seconds.mean() for lines in rows if len(lines)]

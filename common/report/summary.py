@@ -133,8 +133,9 @@ def _previous(plan: Plan, before: Plan, arm: str, s: Settings, family: str) -> t
     if before.load is not plan.load:
         return before.experiment, "  is measured on another kind of text"
     other = _same_run(plan, before, arm, s, family)
-    figures = _figures(other.rows, len(other.rows))
-    return other.name, figures if other.rows else f"  not measured so yet: {other.command}"
+    if not other.rows:
+        return other.name, f"  not measured so yet: {other.command}"
+    return other.name, _figures(other.rows, len(other.rows))
 
 
 def _figures(rows: list[dict], runs: int) -> str:

@@ -28,7 +28,7 @@ from common.errors import UserError, command
 from common.lessons.course import COURSE, Reference, course_references, find, refer
 from common.parsing import parse_as
 from common.report import pictures
-from common.report.further import further_references
+from common.report.further import every_reference
 from common.tools.again import Again, again
 from common.tools.listing import clock, expected_seconds, missing, own_seeds, show_list, show_status
 from common.tools.merge import Merge, merge
@@ -108,7 +108,7 @@ def chosen(stages: tuple[str, ...], further: bool = True) -> list[Reference]:
     wanted = [s if s in names or not s else find(s) for s in wanted]
     references = [
         r
-        for r in [*course_references(), *(further_references() if further else [])]
+        for r in (every_reference() if further else course_references())
         if any(r.experiment == s or not s or r.experiment.startswith(s + "/") for s in wanted)
     ]
     return list(dict.fromkeys(references))

@@ -4,10 +4,10 @@ import shutil
 from textwrap import TextWrapper
 
 from common import results
-from common.lessons.course import COURSE, Reference, course_plan, course_references
+from common.lessons.course import COURSE, Reference, course_plan
 from common.report import pictures
 from common.report.evidence import Measured
-from common.report.further import further_references
+from common.report.further import every_reference
 from common.results import extra
 from common.results.table import course_rows
 from common.tools.side_by_side import Job, gathers
@@ -67,7 +67,7 @@ def show_status() -> bool:
     True if all are measured with the present code.
     """
     measured = Measured()
-    references = [*course_references(), *further_references()]
+    references = every_reference()
     lacking = missing([(reference, seed) for reference in references for seed in own_seeds(reference)])
     for reference in references:
         line = measured.line(reference)

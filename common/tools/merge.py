@@ -15,8 +15,8 @@ import tyro
 
 from common import results
 from common.errors import UserError
-from common.lessons.course import Reference, course_references, predecessor
-from common.report.further import further_references
+from common.lessons.course import Reference, predecessor
+from common.report.further import every_reference
 from common.results import families
 from common.results.statistics import Interval, interval
 from common.results.table import COLUMNS, repeated_rows
@@ -40,7 +40,7 @@ def merge(a: Merge) -> None:
     rows = together([Path(name) for name in a.files])
     if a.out:
         _write(rows, Path(a.out))
-    lines = {line: repeated_rows(line, rows) for line in [*course_references(), *further_references()]}
+    lines = {line: repeated_rows(line, rows) for line in every_reference()}
     shown = [_said(line, own, rows) for line, own in lines.items() if len(own)]
     if not shown:
         raise UserError("no row of these files belongs to a line of the course with the code as it is here")

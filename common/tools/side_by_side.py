@@ -18,7 +18,7 @@ from common.lessons.course import Reference, course_plan, course_references, ref
 from common.lessons.run_folder import run_folder
 from common.paths import ROOT
 from common.report import pages
-from common.report.further import further_references
+from common.report.further import every_reference
 from common.report.readme import timed_lines
 from common.training import checkpoint, threads
 from common.training.presence import Presence
@@ -130,9 +130,8 @@ def plan_tasks(jobs: list[Job], draw: list[str], again: bool) -> list[Task]:
     tasks = [training(job, again, timed) for job in wanted]
     for experiment in draw:
         tasks.append(gathering(experiment, [job for job in wanted if job[0].experiment == experiment]))
-    course = course_references()
-    last = {reference.experiment: number for number, reference in enumerate(course)}
-    order = {reference: number for number, reference in enumerate([*course, *further_references()])}
+    last = {reference.experiment: number for number, reference in enumerate(course_references())}
+    order = {reference: number for number, reference in enumerate(every_reference())}
     return sorted(
         tasks, key=lambda task: order.get(task.jobs[0][0], -1) if task.jobs else last[task.name.split(",")[0]]
     )
