@@ -197,7 +197,7 @@ ORDER = (  # a room imports only from rooms before it; `model` knows nothing of 
     "errors", "text", "parsing", "paths", "settings", "configuration", "config_file", "command_line",
     "data", "model",
     "training", "lessons", "results", "generation",
-    "report", "one_run", "outcome", "run", "generate", "tools",
+    "report", "exercises", "one_run", "outcome", "run", "generate", "tools",
 )  # fmt: skip
 # in a room, too, a module imports only from those before it
 ROOMS = {
@@ -258,6 +258,17 @@ ROOMS = {
         "readme",
         "generated",
         "update",
+    ),
+    "exercises": (
+        "catalogue",
+        "running",
+        "gaps",
+        "observation",
+        "models",
+        "steps",
+        "parts",
+        "judge",
+        "desk",
     ),
 }
 

@@ -1,0 +1,166 @@
+"""What a solution does, one observation after the other, and how two solutions differ."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An observation that ended in an error."""
+
+    kind: str
+    message: str
+    line: int | None
+    """The line of the solution in which it came up."""
+
+    def __str__(self) -> str:
+        where = f" (line {self.line})" if self.line else ""
+        if self.kind == "NotImplementedError":
+            return f"{self.message or 'a part'} is not written yet{where}"
+        return f"{self.kind}: {' '.join(self.message.split())[:200]}{where}"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Something to look at in a solution, which should be as it is in the reference."""
+
+    promise: str
+    """Which promise it is about: a name in `promises.yaml`."""
+    look: Callable[[], object]
+    """What is seen: numbers, tensors, texts, or lists and dictionaries of these."""
+    tolerance: float = 1e-6
+    """How far numbers may be from those of the reference, as a share of the largest."""
+    what: str = ""
+    """Which arm or case it is about, where there are several."""
+    dear: bool = False
+    """Takes so long that mistakes are told apart without it."""
+
+    def taken(self, file: str) -> object:
+        """What is seen, or how it failed. file: that of the solution, whose line is named."""
+        try:
+            return self.look()
+        except (Exception, SystemExit) as error:
+            return Failed(type(error).__name__, str(error), _line(error, file))
+
+
+def _line(error: BaseException, file: str) -> int | None:
+    """The last line of a file that an error passed through."""
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    found, trace = None, error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_filename == file:
+            found = trace.tb_lineno
+        trace = trace.tb_next
+    return found
+
+
+def same(own: object, reference: object, tolerance: float) -> bool:
+    """Whether two observations are the same, up to rounding."""
+    if isinstance(own, Failed) or isinstance(reference, Failed):
+        return isinstance(own, Failed) and isinstance(reference, Failed) and own.kind == reference.kind
+    if isinstance(reference, Tensor):
+        return isinstance(own, Tensor) and own.shape == reference.shape and _close(own, reference, tolerance)
+    if isinstance(reference, dict):
+        return (
+            isinstance(own, dict)
+            and own.keys() == reference.keys()
+            and all(same(own[key], value, tolerance) for key, value in reference.items())
+        )
+    if isinstance(reference, list | tuple):
+        return (
+            isinstance(own, list | tuple)
+            and len(own) == len(reference)
+            and all(same(a, b, tolerance) for a, b in zip(own, reference, strict=True))
+        )
+    if isinstance(reference, float) and isinstance(own, int | float):
+        return _close(torch.tensor(float(own)), torch.tensor(reference), tolerance)
+    return own == reference
+
+
+def _close(own: Tensor, reference: Tensor, tolerance: float) -> bool:
+    if not (own.is_floating_point() or reference.is_floating_point()):
+        return torch.equal(own, reference)
+    own, reference = own.detach().double(), reference.detach().double()
+    finite = reference[reference.isfinite()]
+    slack = tolerance * float(finite.abs().max()) if finite.numel() else 0.0
+    return torch.allclose(own, reference, rtol=0.0, atol=slack + 1e-12, equal_nan=True)
+
+
+# ---- how two observations differ, in a line ------------------------------------------------------
+
+
+def difference(promise: str, own: object, reference: object) -> str:
+    """What is wrong with an observation, in one line."""
+    if isinstance(own, Failed):
+        return str(own)
+    if isinstance(reference, Failed):
+        return f"should be refused with a {reference.kind}"
+    if promise == "influence" and isinstance(own, Tensor) and isinstance(reference, Tensor):
+        return _influence(own, reference)
+    return "; ".join(_differences(own, reference)) or f"is {_short(own)}"
+
+
+def _influence(own: Tensor, reference: Tensor) -> str:
+    """own, reference: true where the answer at the row's place depends on the token at the column's."""
+    if own.shape != reference.shape:
+        return f"gives answers for {len(own)} places instead of {len(reference)}"
+    at, seen = (own != reference).nonzero()[0].tolist()
+    verb = "depends" if own[at, seen] else "does not depend"
+    return f"the answer at position {at} {verb} on the token at position {seen} (counted from 0)"
+
+
+def _differences(own: object, reference: object) -> Iterator[str]:
+    if isinstance(reference, dict) and isinstance(own, dict):
+        yield from _of_names(own, reference)
+    elif isinstance(reference, Tensor) and isinstance(own, Tensor):
+        yield _of_tensors(own, reference)
+    elif own != reference:
+        yield f"is {_short(own)}, should be {_short(reference)}"
+
+
+def _of_names(own: dict, reference: dict) -> Iterator[str]:
+    lacking = [name for name in reference if name not in own]
+    further = [name for name in own if name not in reference]
+    if lacking:
+        yield "lacks " + _few([f"{name} {_short(reference[name])}".strip() for name in lacking])
+    if further:
+        yield "has besides " + _few([f"{name} {_short(own[name])}".strip() for name in further])
+    if not lacking and not further:
+        wrong = [name for name in reference if not same(own[name], reference[name], 1e-6)]
+        pairs = [(name, own[name], reference[name]) for name in wrong]
+        yield _few([f"{name}: {next(_differences(a, b), 'differs')}" for name, a, b in pairs])
+
+
+def _of_tensors(own: Tensor, reference: Tensor) -> str:
+    if own.shape != reference.shape:
+        return f"has shape {tuple(own.shape)}, should have {tuple(reference.shape)}"
+    apart = (own.detach().double() - reference.detach().double()).abs()
+    if not apart.isfinite().all():
+        return "has numbers that are infinite or none (nan)"
+    places = (apart > 1e-6 * reference.abs().max()).nonzero()
+    first = f", first at {places[0].tolist()}" if len(places) and own.ndim else ""
+    return f"is off by up to {apart.max():.2g}{first}"
+
+
+def _few(parts: list[str]) -> str:
+    return ", ".join(parts[:3]) + (f" and {len(parts) - 3} more" if len(parts) > 3 else "")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Tensor):
+        return (
+            str(tuple(value.shape))
+            if value.numel() > 8
+            else str([round(v, 4) for v in value.flatten().tolist()])
+        )
+    if isinstance(value, float):
+        return f"{value:.4g}" if math.isfinite(value) else str(value)
+    if isinstance(value, list) and value and isinstance(value[0], float):
+        return "[" + ", ".join(_short(one) for one in value[:8]) + (", ...]" if len(value) > 8 else "]")
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
