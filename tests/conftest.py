@@ -18,13 +18,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and eac
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items):
-    """A notebook is executed whole, which takes as long as what it shows."""
-    for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(autouse=True)
 def own_logs(tmp_path, monkeypatch):
     """Every test has a logs folder of its own."""

@@ -259,17 +259,7 @@ ROOMS = {
         "generated",
         "update",
     ),
-    "exercises": (
-        "catalogue",
-        "running",
-        "gaps",
-        "observation",
-        "models",
-        "steps",
-        "parts",
-        "judge",
-        "desk",
-    ),
+    "exercises": ("catalogue", "running", "gaps", "observation", "models", "steps", "parts", "judge", "desk"),
 }
 
 

@@ -236,3 +236,16 @@ def test_notes_of_other_machines_and_orphans_are_no_trouble(own_notes):
         note.begin()
         assert note.alone() is True
     assert len(list(own_notes.iterdir())) == 4
+
+
+def test_command_lines_that_differ_in_numbers_alone():
+    assert all(map(side_by_side.only_numbers, ("--clip 1 --lr 4e-3", "--block-size 64", "--lr -1.5e+2")))
+    others = (
+        "",
+        "--preset yardstick",
+        "--keep-duplicates",
+        "--clip 1 --no-log",
+        "--lr 1 2",
+        "--config llama --lr 1",
+    )
+    assert not any(map(side_by_side.only_numbers, others))

@@ -79,6 +79,7 @@ class Desk:
             self.folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(f"{self.record}.lock"):
                 new = not self.record.exists()
+                self.events()  # refuses what is no record
                 with self.record.open("a", encoding="utf-8", newline="") as file:
                     writer = csv.writer(file, lineterminator="\n")
                     writer.writerows([COLUMNS, line] if new else [line])

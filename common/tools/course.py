@@ -35,7 +35,7 @@ from common.tools.merge import Merge, merge
 from common.tools.predictions import show_predictions
 from common.tools.prove import prove
 from common.tools.samples import Samples, samples
-from common.tools.side_by_side import Job, Pool, Task, gathers, jobs_at_once, plan_tasks, small
+from common.tools.side_by_side import Job, Pool, Task, gathers, jobs_at_once, only_numbers, plan_tasks, small
 from common.tools.step_time import Time, time_lines
 from common.tools.sweep import Sweep, sweep
 from common.tools.tour import Tour, tour
@@ -55,7 +55,8 @@ class Run:
     """One run of each line of the course per seed (none named: the seeds that a script's header gives, 1 2 3
     if it gives none)."""
     quick: bool = False
-    """One seed of the smaller form of each script, nothing logged: shows that everything works."""
+    """One seed of the smaller form of each script, nothing logged: shows that everything works. A command
+    line that differs from another in numbers alone (`--lr 4e-3`) is left out."""
     again: bool = False
     """Also what has a row already (its learning curve was lost, say)."""
     jobs: int | None = None
@@ -129,7 +130,7 @@ def run(arguments: Run) -> None:
     references = chosen(arguments.stages, further=not arguments.quick)
     results.check_writable()
     if arguments.quick:  # fine-tuning needs a run at full length to start from
-        tasks = [small(r) for r in references if not r.settings().init_from]
+        tasks = [small(r) for r in references if not (r.settings().init_from or only_numbers(r.flags))]
         tasks = list({task.name: task for task in tasks}.values())
         print(f"{len(tasks)} runs to do")
     else:

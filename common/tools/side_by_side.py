@@ -2,6 +2,7 @@
 themselves, and in what order.
 """
 
+import re
 import shlex
 import signal
 import subprocess
@@ -77,6 +78,17 @@ def gathering(experiment: str, after: list[Job]) -> Task:
     what = "measuring" if plan.measure else "picture"
     return Task(
         f"{experiment}, {what}", [sys.executable, str(plan.script), *flags], [], bool(plan.measure), after
+    )
+
+
+def only_numbers(flags: str) -> bool:
+    """Whether a command line has flags, and each of them a number: `--clip 1 --lr 4e-3`."""
+    words = shlex.split(flags)
+    names, values = words[::2], words[1::2]
+    return (
+        0 < len(names) == len(values)
+        and all(name.startswith("--") for name in names)
+        and all(re.fullmatch(r"[-+.e\d]+", value) for value in values)
     )
 
 
