@@ -267,6 +267,7 @@ ROOMS = {
         "models",
         "steps",
         "parts",
+        "mixing",
         "judge",
         "desk",
     ),
