@@ -64,7 +64,7 @@ class Exercise:
     hints: tuple[str, ...]
     mistakes: tuple[Mistake, ...]
     told: dict[str, str]
-    """What a gap says besides, by the name of its function (`MoE.forward`): what the rest of the file needs."""
+    """What a gap says besides, by the name of its function (`MoE.forward`)."""
 
     @property
     def idea(self) -> str:

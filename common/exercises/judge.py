@@ -90,8 +90,8 @@ def reference(exercise: Exercise) -> tuple[object, ...]:
     return tuple(seen.taken(str(path)) for seen in observations(text, exercise, path))
 
 
-def look_at(text: str, exercise: Exercise, path: Path) -> list[Seen]:
-    """Everything that is seen in a solution, beside the reference."""
+def look_at(text: str, exercise: Exercise, path: Path, dear: bool = True) -> list[Seen]:
+    """Everything that is seen in a solution, beside the reference. dear: what takes long too."""
     torch.set_num_threads(1)  # small models: threads would wait for one another
     expected = reference(exercise)
     try:
@@ -99,7 +99,10 @@ def look_at(text: str, exercise: Exercise, path: Path) -> list[Seen]:
     except (Exception, SystemExit) as error:
         failed = Observation("loads", partial(_raise, error))
         return [Seen(failed, failed.taken(str(path)), True)]
-    return [Seen(o, o.taken(str(path)), there) for o, there in zip(own, expected, strict=True)]
+    return [
+        Seen(o, o.taken(str(path)) if dear or not o.dear else there, there)
+        for o, there in zip(own, expected, strict=True)
+    ]
 
 
 def _raise(error: BaseException):

@@ -247,14 +247,15 @@ def watch_experts(module: ModuleType, exercise: Exercise) -> Iterator[Observatio
 
 def watch_assembled(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
     """What a model of named parts is made of, what it answers, and which names it refuses."""
-    small = PartSettings(**{**SMALL, "n_layer": 1}, n_bigram=11, window=5, n_expert=3)
+    sizes: dict = SMALL | {"n_layer": 1, "n_bigram": 11, "window": 5, "n_expert": 3}
+    small = PartSettings(**sizes)
     llama = {"norm": "rmsnorm", "feed_forward": "swiglu", "position": "rope"}
     cases: tuple[dict, ...] = (
         {}, llama, {"attention": "local", "head": "untied"}, {"embedding": "bigram"}, {"attention": "linear"},
         {"qk_norm": True}, llama | {"qk_norm": True}, {"attention": "explicit", "qk_norm": True},
         {"attention": "linear", "position": "none"}, {"position": "alibi", "feed_forward": "moe"},
     )  # fmt: skip
-    refused = (
+    refused: tuple[dict, ...] = (
         {"attention": "linear", "position": "rope"}, {"attention": "linear", "position": "alibi"},
         {"norm": "rms"}, {"position": "rotary"},
     )  # fmt: skip
