@@ -4,12 +4,24 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import torch
 
 from common.exercises.catalogue import Exercise, Mistake, promises
+from common.exercises.mixing import (
+    watch_alibi,
+    watch_angles,
+    watch_assembled,
+    watch_experts,
+    watch_linear,
+    watch_local,
+    watch_norms,
+    watch_tiled,
+    watch_turning,
+    watch_waves,
+)
 from common.exercises.models import watch_models
 from common.exercises.observation import Failed, Observation, difference, same
 from common.exercises.parts import watch_bpe, watch_cache, watch_rope, watch_sampling
@@ -20,6 +32,9 @@ WATCHING = {
     "model": watch_models, "training": watch_training, "schedule": watch_schedule, "adamw": watch_adamw,
     "muon": watch_muon, "sampling": watch_sampling, "cache": watch_cache,
     "rope": watch_rope, "bpe": watch_bpe,
+    "tiled": watch_tiled, "local": watch_local, "linear": watch_linear, "angles": watch_angles,
+    "waves": watch_waves, "alibi": watch_alibi, "turning": watch_turning, "norms": watch_norms,
+    "experts": watch_experts, "assembled": watch_assembled,
 }  # fmt: skip
 PAIRS_SECONDS = 3.0  # so long may the search for two mistakes at once take
 
@@ -75,8 +90,8 @@ def reference(exercise: Exercise) -> tuple[object, ...]:
     return tuple(seen.taken(str(path)) for seen in observations(text, exercise, path))
 
 
-def look_at(text: str, exercise: Exercise, path: Path) -> list[Seen]:
-    """Everything that is seen in a solution, beside the reference."""
+def look_at(text: str, exercise: Exercise, path: Path, dear: bool = True) -> list[Seen]:
+    """Everything that is seen in a solution, beside the reference. dear: what takes long too."""
     torch.set_num_threads(1)  # small models: threads would wait for one another
     expected = reference(exercise)
     try:
@@ -84,7 +99,10 @@ def look_at(text: str, exercise: Exercise, path: Path) -> list[Seen]:
     except (Exception, SystemExit) as error:
         failed = Observation("loads", partial(_raise, error))
         return [Seen(failed, failed.taken(str(path)), True)]
-    return [Seen(o, o.taken(str(path)), there) for o, there in zip(own, expected, strict=True)]
+    return [
+        Seen(o, o.taken(str(path)) if dear or not o.dear else there, there)
+        for o, there in zip(own, expected, strict=True)
+    ]
 
 
 def _raise(error: BaseException):
@@ -125,19 +143,39 @@ def looks_like(seen: list[Seen], exercise: Exercise) -> tuple[Mistake, ...]:
     return ()
 
 
-def _does_the_same(seen: list[Seen], exercise: Exercise, mistakes: tuple[Mistake, ...]) -> bool:
-    """Whether the solution of the course with these mistakes gives exactly what was seen."""
-    text = exercise.source.read_text(encoding="utf-8")
-    try:
+class _Made:
+    """The solution of the course with mistakes in it; each observation is taken when first asked for."""
+
+    def __init__(self, exercise: Exercise, mistakes: tuple[Mistake, ...]):
+        text = exercise.source.read_text(encoding="utf-8")
         for mistake in mistakes:
             text = mistake.made_in(text, exercise.write)
-        made = list(observations(text, exercise, exercise.source))
-    except Exception:  # two edits that do not go together
-        return False
-    if len(made) != len(seen):
+        self.path = exercise.source
+        self.observations = list(observations(text, exercise, exercise.source))
+        self.known: dict[int, object] = {}
+
+    def taken(self, number: int) -> object:
+        if number not in self.known:
+            self.known[number] = self.observations[number].taken(str(self.path))
+        return self.known[number]
+
+
+@lru_cache(maxsize=400)
+def _made(exercise: Exercise, mistakes: tuple[Mistake, ...]) -> _Made | None:
+    """Nothing where the edits do not go together, or what comes of them cannot be run."""
+    try:
+        return _Made(exercise, mistakes)
+    except Exception:
+        return None
+
+
+def _does_the_same(seen: list[Seen], exercise: Exercise, mistakes: tuple[Mistake, ...]) -> bool:
+    """Whether the solution of the course with these mistakes gives exactly what was seen."""
+    made = _made(exercise, mistakes)
+    if made is None or len(made.observations) != len(seen):
         return False
     return all(
-        same(one.own, other.taken(str(exercise.source)), max(one.observation.tolerance, 1e-6))
-        for one, other in zip(seen, made, strict=True)
+        same(one.own, made.taken(number), max(one.observation.tolerance, 1e-6))
+        for number, one in enumerate(seen)
         if not one.observation.dear
     )
