@@ -40,6 +40,6 @@ def test_a_usual_mistake_breaks_a_promise_and_gets_its_hint(name, number):
     one = ALL[name]
     mistake = one.mistakes[number]
     text = mistake.made_in(one.source.read_text(encoding="utf-8"), one.write)
-    seen = judge.look_at(text, one, one.source)
+    seen = judge.look_at(text, one, one.source, dear=False)
     assert [verdict for verdict in judge.verdicts(seen) if verdict.broken], "nothing is broken by this"
     assert judge.looks_like(seen, one) == (mistake,)

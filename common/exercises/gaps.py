@@ -56,13 +56,22 @@ def listed_parts(module: ModuleType, exercise: Exercise) -> dict[str, list[str]]
     listed: dict[str, list[str]] = {}
     if not hasattr(module, "lesson"):
         return listed
+    found: dict[
+        str, dict[tuple[str, ...], list[str]]
+    ] = {}  # by class: its parts, and the arms that have them
     for arm in arms_of(module, exercise):
         model, _ = build(module, exercise, arm)
+        kinds: dict[str, tuple[str, ...]] = {}
         for part in model.modules():
-            kind = type(part).__name__
-            if kind in own and kind not in listed:
-                found = _parts_of(part, tuple(own.values()))
-                listed[kind] = _wrapped("It has", found) if found else []
+            if type(part).__name__ in own:
+                kinds.setdefault(type(part).__name__, tuple(_parts_of(part, tuple(own.values()))))
+        for kind, parts in kinds.items():
+            found.setdefault(kind, {}).setdefault(parts, []).append(arm)
+    for kind, ways in found.items():
+        listed[kind] = []
+        for parts, arms in ways.items():
+            start = "It has" if len(ways) == 1 else f"In {', '.join(arms)} it has"
+            listed[kind] += _wrapped(start, list(parts)) if parts else []
     return listed
 
 
