@@ -56,7 +56,7 @@ def build(
 ) -> tuple[nn.Module, Settings]:
     """A small model of an arm, with weights from a seed, and its settings."""
     s = dataclasses.replace(small_settings(module, exercise, arm), **changed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every kind of device, each time
     return _models(module)[arm](s, V), s
 
 
