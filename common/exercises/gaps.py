@@ -3,7 +3,7 @@
 import ast
 from types import ModuleType
 
-from torch import nn
+from torch import Tensor, nn
 
 from common.exercises.catalogue import Exercise, nodes
 from common.exercises.running import WIDTH, arms_of, build, execute
@@ -77,7 +77,7 @@ def listed_parts(module: ModuleType, exercise: Exercise) -> dict[str, list[str]]
 
 def _parts_of(part: nn.Module, own: tuple[type, ...]) -> list[str]:
     """Each parameter with its shape, and each part that has a class of its own in the script."""
-    found = [f"{name} {_shape(p)}" for name, p in part.named_parameters(recurse=False)]
+    found = [f"{name} {_shape(p, name)}" for name, p in part.named_parameters(recurse=False)]
     for name, child in part.named_children():
         inner = list(child.children())
         if isinstance(child, own):
@@ -85,14 +85,15 @@ def _parts_of(part: nn.Module, own: tuple[type, ...]) -> list[str]:
         elif inner and all(isinstance(one, own) for one in inner):
             found.append(f"{name}: {type(child).__name__} of {type(inner[0]).__name__}")
         else:
-            found += [f"{name}.{inside} {_shape(p)}" for inside, p in child.named_parameters()]
+            found += [f"{name}.{inside} {_shape(p, name)}" for inside, p in child.named_parameters()]
     kept = {name for name in part.state_dict() if "." not in name}
-    return found + [f"{name} {_shape(b)}, a buffer" for name, b in part.named_buffers(recurse=False)
+    return found + [f"{name} {_shape(b, name)}, a buffer" for name, b in part.named_buffers(recurse=False)
                     if name in kept]  # fmt: skip
 
 
-def _shape(tensor) -> str:
-    sizes = [SYMBOLS.get(size, str(size)) for size in tensor.shape]
+def _shape(tensor: Tensor, name: str) -> str:
+    symbols = SYMBOLS | ({WIDTH // 2: "T"} if name == "position" else {})  # a window is as long as C / 2
+    sizes = [symbols.get(size, str(size)) for size in tensor.shape]
     return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
 
 
