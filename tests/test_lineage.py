@@ -267,6 +267,7 @@ ROOMS = {
         "models",
         "steps",
         "parts",
+        "wiring",
         "mixing",
         "judge",
         "desk",

@@ -2,9 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from common.exercises.observation import Failed, Observation, difference, same
 from common.exercises.parts import watch_bpe, watch_cache, watch_rope, watch_sampling
 from common.exercises.running import execute
 from common.exercises.steps import watch_adamw, watch_muon, watch_schedule, watch_training
+from common.exercises.wiring import watch_device, watch_dropped, watch_gather, watch_norm, watch_stream
 
 WATCHING = {
     "model": watch_models, "training": watch_training, "schedule": watch_schedule, "adamw": watch_adamw,
@@ -35,6 +36,8 @@ WATCHING = {
     "tiled": watch_tiled, "local": watch_local, "linear": watch_linear, "angles": watch_angles,
     "waves": watch_waves, "alibi": watch_alibi, "turning": watch_turning, "norms": watch_norms,
     "experts": watch_experts, "assembled": watch_assembled,
+    "device": watch_device, "gather": watch_gather, "stream": watch_stream, "dropped": watch_dropped,
+    "norm": watch_norm,
 }  # fmt: skip
 PAIRS_SECONDS = 3.0  # so long may the search for two mistakes at once take
 
@@ -91,7 +94,7 @@ def reference(exercise: Exercise) -> tuple[object, ...]:
 
 
 def look_at(text: str, exercise: Exercise, path: Path, dear: bool = True) -> list[Seen]:
-    """Everything that is seen in a solution, beside the reference. dear: what takes long too."""
+    """Everything that is seen in a solution, beside the reference; or all but what takes long (dear)."""
     torch.set_num_threads(1)  # small models: threads would wait for one another
     expected = reference(exercise)
     try:
@@ -99,10 +102,8 @@ def look_at(text: str, exercise: Exercise, path: Path, dear: bool = True) -> lis
     except (Exception, SystemExit) as error:
         failed = Observation("loads", partial(_raise, error))
         return [Seen(failed, failed.taken(str(path)), True)]
-    return [
-        Seen(o, o.taken(str(path)) if dear or not o.dear else there, there)
-        for o, there in zip(own, expected, strict=True)
-    ]
+    both = zip(own, expected, strict=True)
+    return [Seen(o, o.taken(str(path)), there) for o, there in both if dear or not o.dear]
 
 
 def _raise(error: BaseException):
@@ -120,9 +121,7 @@ def verdicts(seen: list[Seen]) -> list[Verdict]:
 
 def unfinished(seen: list[Seen]) -> str:
     """The first part that is asked for and not written yet, or nothing."""
-    failed = [
-        one.own for one in seen if isinstance(one.own, Failed) and one.own.kind == "NotImplementedError"
-    ]
+    failed = [one.own for one in seen if isinstance(one.own, Failed) and one.own.is_gap]
     return str(failed[0]) if failed else ""
 
 
@@ -130,52 +129,51 @@ def unfinished(seen: list[Seen]) -> str:
 
 
 def looks_like(seen: list[Seen], exercise: Exercise) -> tuple[Mistake, ...]:
-    """The usual mistake that does exactly what the solution does, or two of them; none if there is none."""
-    for mistake in exercise.mistakes:
-        if _does_the_same(seen, exercise, (mistake,)):
-            return (mistake,)
+    """The usual mistake that does exactly what the solution does, or two of them; none if there is none.
+
+    Of several that fail alike, one that ends in the same words goes first; and where most observations end
+    in an error, only that one counts.
+    """
+    failed = sum(isinstance(one.own, Failed) for one in seen)
+    for same_words in (True, False) if 0 < failed <= len(seen) / 2 else (True,):
+        for mistake in exercise.mistakes:
+            if _does_the_same(seen, exercise, (mistake,), same_words):
+                return (mistake,)
     end = time.monotonic() + PAIRS_SECONDS
     for pair in itertools.combinations(exercise.mistakes, 2):
         if time.monotonic() > end:
             break
-        if _does_the_same(seen, exercise, pair):
+        if _does_the_same(seen, exercise, pair, same_words=True):
             return pair
     return ()
 
 
-class _Made:
-    """The solution of the course with mistakes in it; each observation is taken when first asked for."""
+def _does_the_same(
+    seen: list[Seen], exercise: Exercise, mistakes: tuple[Mistake, ...], same_words: bool
+) -> bool:
+    """Whether the solution of the course with these mistakes gives exactly what was seen."""
+    made, seen = _behaviour(exercise, mistakes), [one for one in seen if not one.observation.dear]
+    return len(made) == len(seen) and all(
+        _alike(one.own, look(), max(one.observation.tolerance, 1e-6), same_words)
+        for one, look in zip(seen, made, strict=True)
+    )
 
-    def __init__(self, exercise: Exercise, mistakes: tuple[Mistake, ...]):
-        text = exercise.source.read_text(encoding="utf-8")
+
+def _alike(own: object, made: object, tolerance: float, same_words: bool) -> bool:
+    """same_words: errors have to say the same."""
+    if same_words and isinstance(own, Failed) and isinstance(made, Failed):
+        return (own.kind, own.message) == (made.kind, made.message)
+    return same(own, made, tolerance)
+
+
+@cache
+def _behaviour(exercise: Exercise, mistakes: tuple[Mistake, ...]) -> tuple[Callable[[], object], ...]:
+    """Each observation of the solution with these mistakes but the dear, taken when first asked for."""
+    text, file = exercise.source.read_text(encoding="utf-8"), exercise.source
+    try:
         for mistake in mistakes:
             text = mistake.made_in(text, exercise.write)
-        self.path = exercise.source
-        self.observations = list(observations(text, exercise, exercise.source))
-        self.known: dict[int, object] = {}
-
-    def taken(self, number: int) -> object:
-        if number not in self.known:
-            self.known[number] = self.observations[number].taken(str(self.path))
-        return self.known[number]
-
-
-@lru_cache(maxsize=400)
-def _made(exercise: Exercise, mistakes: tuple[Mistake, ...]) -> _Made | None:
-    """Nothing where the edits do not go together, or what comes of them cannot be run."""
-    try:
-        return _Made(exercise, mistakes)
-    except Exception:
-        return None
-
-
-def _does_the_same(seen: list[Seen], exercise: Exercise, mistakes: tuple[Mistake, ...]) -> bool:
-    """Whether the solution of the course with these mistakes gives exactly what was seen."""
-    made = _made(exercise, mistakes)
-    if made is None or len(made.observations) != len(seen):
-        return False
-    return all(
-        same(one.own, made.taken(number), max(one.observation.tolerance, 1e-6))
-        for number, one in enumerate(seen)
-        if not one.observation.dear
-    )
+        made = list(observations(text, exercise, file))
+    except Exception:  # two edits that do not go together
+        return ()
+    return tuple(cache(partial(one.taken, str(file))) for one in made if not one.dear)

@@ -17,9 +17,14 @@ class Failed:
     line: int | None
     """The line of the solution in which it came up."""
 
+    @property
+    def is_gap(self) -> bool:
+        """Whether it came from a part that is not written; PyTorch's own errors of this kind say more."""
+        return self.kind == "NotImplementedError" and " " not in self.message
+
     def __str__(self) -> str:
         where = f" (line {self.line})" if self.line else ""
-        if self.kind == "NotImplementedError":
+        if self.is_gap:
             return f"{self.message or 'a part'} is not written yet{where}"
         return f"{self.kind}: {' '.join(self.message.split())[:200]}{where}"
 
@@ -40,11 +45,18 @@ class Observation:
     """Takes so long that mistakes are told apart without it."""
 
     def taken(self, file: str) -> object:
-        """What is seen, or how it failed. file: that of the solution, whose line is named."""
+        """What is seen, or how it failed. file: that of the solution, whose line is named.
+
+        Numbers are float64, those of tensors that a solution makes itself too.
+        """
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
         try:
             return self.look()
         except (Exception, SystemExit) as error:
             return Failed(type(error).__name__, str(error), _line(error, file))
+        finally:
+            torch.set_default_dtype(before)
 
 
 def _line(error: BaseException, file: str) -> int | None:
