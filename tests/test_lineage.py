@@ -259,7 +259,18 @@ ROOMS = {
         "generated",
         "update",
     ),
-    "exercises": ("catalogue", "running", "gaps", "observation", "models", "steps", "parts", "judge", "desk"),
+    "exercises": (
+        "catalogue",
+        "running",
+        "gaps",
+        "observation",
+        "models",
+        "steps",
+        "parts",
+        "learning",
+        "judge",
+        "desk",
+    ),
 }
 
 

@@ -10,16 +10,25 @@ from pathlib import Path
 import torch
 
 from common.exercises.catalogue import Exercise, Mistake, promises
+from common.exercises.learning import (
+    watch_adamw,
+    watch_groups,
+    watch_initialisation,
+    watch_loss,
+    watch_muon,
+    watch_precision,
+)
 from common.exercises.models import watch_models
 from common.exercises.observation import Failed, Observation, difference, same
 from common.exercises.parts import watch_bpe, watch_cache, watch_rope, watch_sampling
 from common.exercises.running import execute
-from common.exercises.steps import watch_adamw, watch_muon, watch_schedule, watch_training
+from common.exercises.steps import watch_schedule, watch_training
 
 WATCHING = {
     "model": watch_models, "training": watch_training, "schedule": watch_schedule, "adamw": watch_adamw,
     "muon": watch_muon, "sampling": watch_sampling, "cache": watch_cache,
-    "rope": watch_rope, "bpe": watch_bpe,
+    "rope": watch_rope, "bpe": watch_bpe, "initialisation": watch_initialisation, "groups": watch_groups,
+    "precision": watch_precision, "loss": watch_loss,
 }  # fmt: skip
 PAIRS_SECONDS = 3.0  # so long may the search for two mistakes at once take
 
