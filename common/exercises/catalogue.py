@@ -63,6 +63,8 @@ class Exercise:
     """Settings of these models besides the usual small ones."""
     hints: tuple[str, ...]
     mistakes: tuple[Mistake, ...]
+    told: dict[str, str]
+    """What a gap says besides, by the name of its function (`MoE.forward`)."""
 
     @property
     def idea(self) -> str:
@@ -116,6 +118,7 @@ def _exercise(name: str, entry: dict, shared: dict) -> Exercise:
     return Exercise(
         name, source, write, tuple(entry.get("watch", ("model",))), tuple(entry.get("arms", ())),
         entry.get("settings", {}), tuple(entry.get("hints", ())), tuple(own),
+        entry.get("told", {}),
     )  # fmt: skip
 
 

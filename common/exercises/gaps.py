@@ -1,6 +1,7 @@
 """The file that a reader begins with: the script, with gaps where the lesson is."""
 
 import ast
+from textwrap import wrap
 from types import ModuleType
 
 from torch import nn
@@ -26,6 +27,7 @@ def with_gaps(exercise: Exercise) -> str:
             owner = node.name if isinstance(node, ast.ClassDef) else _owner(exercise, node.name)
             name = f"{owner}.{function.name}" if owner else function.name
             said = [f"{indent}# {line}" for line in parts.get(owner, []) if function.name == "__init__"]
+            said += [f"{indent}# {line}" for line in wrap(exercise.told.get(name, ""), 92)]
             gap = f'{indent}raise NotImplementedError("{name}")'
             lines[first - 1 : function.end_lineno] = [*said, gap]
     return "\n".join(lines) + "\n"

@@ -44,8 +44,8 @@ def _sizes(model: nn.Module) -> dict[str, float]:
 
 
 def _spread(model: nn.Module) -> dict[str, object]:
-    """Of each large matrix, in widths of its distribution: whether the middle is 0, and the mean of the fourth
-    power, which is 3 for a normal distribution.
+    """Of each large matrix, in widths of its distribution: whether the middle is 0, and the mean of the
+    fourth power, which is 3 for a normal distribution.
     """
     large = {name: p.detach() for name, p in model.named_parameters() if p.numel() > 5000}
     unit = {name: p / p.std() for name, p in large.items()}
