@@ -269,6 +269,7 @@ ROOMS = {
         "parts",
         "wiring",
         "mixing",
+        "learning",
         "judge",
         "desk",
     ),

@@ -10,6 +10,14 @@ from pathlib import Path
 import torch
 
 from common.exercises.catalogue import Exercise, Mistake, promises
+from common.exercises.learning import (
+    watch_adamw,
+    watch_groups,
+    watch_initialisation,
+    watch_loss,
+    watch_muon,
+    watch_precision,
+)
 from common.exercises.mixing import (
     watch_alibi,
     watch_angles,
@@ -26,7 +34,7 @@ from common.exercises.models import watch_models
 from common.exercises.observation import Failed, Observation, difference, same
 from common.exercises.parts import watch_bpe, watch_cache, watch_rope, watch_sampling
 from common.exercises.running import execute
-from common.exercises.steps import watch_adamw, watch_muon, watch_schedule, watch_training
+from common.exercises.steps import watch_schedule, watch_training
 from common.exercises.wiring import watch_device, watch_dropped, watch_gather, watch_norm, watch_stream
 
 WATCHING = {
@@ -37,7 +45,8 @@ WATCHING = {
     "waves": watch_waves, "alibi": watch_alibi, "turning": watch_turning, "norms": watch_norms,
     "experts": watch_experts, "assembled": watch_assembled,
     "device": watch_device, "gather": watch_gather, "stream": watch_stream, "dropped": watch_dropped,
-    "norm": watch_norm,
+    "norm": watch_norm, "initialisation": watch_initialisation, "groups": watch_groups,
+    "precision": watch_precision, "loss": watch_loss,
 }  # fmt: skip
 PAIRS_SECONDS = 3.0  # so long may the search for two mistakes at once take
 

@@ -1,4 +1,4 @@
-"""What is looked at in training loops, optimizers and schedules."""
+"""What is looked at in training loops and schedules."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,7 +47,7 @@ class ToyRecorder:
         yield from range(self.count)
 
     def record(self, loss) -> None:
-        self.losses.append(float(loss))
+        self.losses.append(float(loss.detach() if isinstance(loss, Tensor) else loss))
         if self.optimizer is not None:
             self.rates.append([float(group["lr"]) for group in self.optimizer.param_groups])
 
@@ -90,50 +90,3 @@ def watch_schedule(module: ModuleType, exercise: Exercise) -> Iterator[Observati
             s = replace(module.SETTINGS, steps=steps, warm_up=warm_up, lr=0.5, schedule=name)
             what = f"{name}, {warm_up} of {steps} steps to warm up"
             yield Observation("rates", partial(rates, s), what=what)
-
-
-def _problem(module: ModuleType, orthogonal: bool, steps: int) -> dict[str, Tensor]:
-    """Some weights after steps of the optimizer on gradients that are given."""
-    generator = torch.Generator().manual_seed(2)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    weights = {"wide": random(4, 7), "tall": random(6, 3), "second wide": random(4, 7)}
-    weights |= {} if orthogonal else {"vector": random(5)}
-    parameters = {name: nn.Parameter(weight) for name, weight in weights.items()}
-    part = {"params": list(parameters.values()), "weight_decay": 0.1, "orthogonal": orthogonal}
-    optimizer = module.Muon([part], 0.05, (0.9, 0.99))
-    for _ in range(steps):
-        for p in parameters.values():
-            p.grad = random(*p.shape) + 0.3
-        optimizer.step()
-    return {name: p.detach() for name, p in parameters.items()}
-
-
-def watch_adamw(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
-    """Weights after one step, and after several."""
-    for steps in (1, 2, 7):
-        yield Observation("after", partial(_problem, module, False, steps), what=f"{steps} steps")
-
-
-def watch_muon(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
-    """Singular values of what `orthogonal` makes, and weights after steps."""
-
-    def near_one(g: Tensor) -> bool:
-        sizes = torch.linalg.svdvals(module.orthogonal(g))
-        return bool((sizes > 0.5).all() and (sizes < 1.3).all())
-
-    def shape(g: Tensor) -> tuple[int, ...]:
-        return tuple(module.orthogonal(g).shape)
-
-    def values(g: Tensor) -> Tensor:
-        return module.orthogonal(g)
-
-    generator = torch.Generator().manual_seed(2)
-    for sizes in ((2, 4, 7), (1, 6, 3), (1, 5, 5)):
-        g = torch.randn(*sizes, generator=generator, dtype=torch.float64)
-        for promise, look in (("size", shape), ("singular", near_one), ("values", values)):
-            yield Observation(promise, partial(look, g), what=f"a matrix of {sizes[1]} x {sizes[2]}")
-    for steps in (1, 2, 5):
-        yield Observation("after", partial(_problem, module, True, steps), what=f"{steps} steps")
