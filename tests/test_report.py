@@ -380,7 +380,7 @@ def test_figures_say_what_they_cannot_read(tracked):
 def typed_figures(text: str) -> list[tuple[str, str]]:
     """The decimal numbers of a page outside generated parts, code and formulas, each with its line."""
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    made = "table|data|scores|picture|equal time|own rates|samples|temperatures|drawing|diff"
+    made = "table|data|scores|picture|equal time|own rates|samples?|temperatures|drawing|diff"
     text = re.sub(rf"<!-- ({made}):.*?<!-- end -->", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--=.*?<!--/-->", "", text, flags=re.DOTALL)
     text = re.sub(r"\$\$.*?\$\$|\$[^$\n]*\$|`[^`\n]*`|\([^()\n ]*\)", "", text, flags=re.DOTALL)

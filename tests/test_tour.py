@@ -96,8 +96,13 @@ def test_samples_are_made_kept_and_shown(monkeypatch, own_logs, tracked):
     page = "<!-- samples: KI -->\n<!-- end -->"
     shown = readme.render(page, Measured()).text
     assert "| 01 | Counting pairs | 3.59" in shown and "| KI" in shown and DAGGER not in shown.split("KI")[-1]
+    block = "<!-- sample: 01_bigram -->\n<!-- end -->"
+    shown = readme.render(block, Measured()).text
+    assert "after `KI`: `count_bigram`, 3.59 bits." in shown and f"```text\n{text.strip()}\n```" in shown
+    assert readme.render(block.replace("01_bigram", "10_more"), Measured()).problems
     row = samples.read()[first]
     samples.write([row | {"fingerprint": "another"}])
+    assert f"**What it writes**{DAGGER} after" in readme.render(block, Measured()).text
     assert DAGGER in readme.render(page, Measured()).text.split("| KI")[-1]
     assert "not measured yet" in readme.render(page.replace("KI", "QUEEN"), Measured()).text
 

@@ -237,6 +237,7 @@ def render(text: str, measured: Measured, link: Callable[[str], str] = str) -> R
         r"(<!-- diff: (\w+) -->\n).*?(<!-- end -->)": code.difference,
         r"(<!-- temperatures: (\w+) -->\n).*?(<!-- end -->)": samples.tempered,
         r"(<!-- samples: (\w+) -->\n).*?(<!-- end -->)": lambda prompt: samples.strip(measured, prompt),
+        r"(<!-- sample: (\w+) -->\n).*?(<!-- end -->)": lambda stage: samples.written(measured, stage),
         r"(<!-- data: (\w+) -->\n).*?(<!-- end -->)": lambda name: data_table(measured, name),
         r"(<!-- picture: (\w+) \| ([^\n]*?) -->\n).*?(<!-- end -->)": lambda name, shows: picture(
             measured, name, shows

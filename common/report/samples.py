@@ -75,6 +75,27 @@ def strip(measured: Measured, prompt: str) -> str:
     return _table({"stage": "--:", "script": "---", "bits": "--:", f"after {prompt}": "---"}, rows)
 
 
+def written(measured: Measured, stage: str) -> str:
+    """What the lines of a stage write, in full. Raises UserError for a stage without such a line."""
+    kept, parts = read(), []
+    own = [name for name in LINES if name.startswith(f"{stage}/")]
+    if not own:
+        raise UserError(f"no line of stage {stage!r} writes a sample; see LINES in common/report/samples.py")
+    for name in own:
+        reference, row = refer(name), kept.get((name, "1"))
+        line = measured.line(reference)
+        bits = f"{number(line.rows.test_bpc.mean(), '.2f')}{line.mark} bits" if len(line.rows) else NOT_YET
+        short = name.split("/")[1]
+        if not row:
+            parts.append(f"**What it writes.** `{short}`: {NOT_YET}\n")
+            continue
+        mark = "" if _is_current(reference, row) else DAGGER
+        parts.append(f"**What it writes**{mark} after `{row['prompt']}`: `{short}`, {bits}.\n\n"
+                     f"```text\n{row['text'].strip()}\n```\n")  # fmt: skip
+    text = "\n".join(parts)
+    return text + (f"\n{FOOTNOTE}\n" if DAGGER in text else "")
+
+
 def tempered(prompt: str) -> str:
     """A table of what one line writes after a prompt at several temperatures."""
     kept, reference = read(), refer(TEMPERED)
