@@ -1,6 +1,6 @@
 """What is looked at in what a model learns by: first weights, steps of an optimizer, precision, loss."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
@@ -21,20 +21,25 @@ from common.settings import Settings
 
 def watch_initialisation(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
     """How large weights start: those of each arm, and those of a GPT that is drawn anew."""
-    shape = {"n_embd": 72, "n_layer": 3}  # with two blocks 1/N would be 1/sqrt(2N)
-    for arm in arms_of(module, exercise):
-        yield Observation("start", lambda arm=arm: _sizes(build(module, exercise, arm, **shape)[0]), 0.1, arm)
-    s = replace(small_settings(module, exercise, arms_of(module, exercise)[0]), **shape)
+    arms = arms_of(module, exercise)
+    blocks = 3  # with two 1/N would be 1/sqrt(2N)
+
+    def built(arm: str) -> dict[str, float]:
+        return _sizes(build(module, exercise, arm, n_embd=72, n_layer=blocks)[0])
 
     def drawn(std: float, writing: float) -> nn.Module:
         torch.manual_seed(2)
-        gpt = GPT(s, V)
+        gpt = GPT(replace(small_settings(module, exercise, arms[0]), n_embd=72, n_layer=blocks), V)
         module.initialise(gpt, std, writing)
         return gpt
 
+    def sizes(std: float, writing: float) -> dict[str, float]:
+        return _sizes(drawn(std, writing))
+
+    for arm in arms:
+        yield Observation("start", partial(built, arm), 0.1, arm)
     for std, writing in ((0.3, 0.25), (0.1, 1.0)):
-        said = f"std {std}, writing {writing}"
-        yield Observation("start", lambda how=(std, writing): _sizes(drawn(*how)), 0.1, said)
+        yield Observation("start", partial(sizes, std, writing), 0.1, f"std {std}, writing {writing}")
     yield Observation("distribution", lambda: _spread(drawn(0.3, 0.25)), 0.15)
 
 
@@ -54,7 +59,7 @@ def _spread(model: nn.Module) -> dict[str, object]:
 
 # ---- optimizers ----------------------------------------------------------------------------------
 
-_SIZES = {  # group: its own settings, and its parameters
+_GROUPS: dict[str, tuple[dict, dict[str, tuple[int, ...]]]] = {  # its own settings, its parameters
     "turned": ({"lr": 0.05, "weight_decay": 0.1, "orthogonal": True},
                {"wide": (4, 7), "tall": (6, 3), "second wide": (4, 7)}),
     "matrix": ({"lr": 0.05, "weight_decay": 0.1}, {"matrix": (4, 7)}),
@@ -73,7 +78,7 @@ def _stepped(module: ModuleType, steps: int, chosen: tuple[str, ...]) -> dict[st
 
     parameters, parts = dict[str, nn.Parameter](), []
     for name in chosen:
-        how, shapes = _SIZES[name]
+        how, shapes = _GROUPS[name]
         own = {name: nn.Parameter(random(*shape)) for name, shape in shapes.items()}
         parts.append({"params": list(own.values()), **how})
         parameters |= own
@@ -110,62 +115,72 @@ def watch_muon(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
     def values(g: Tensor) -> Tensor:
         return module.orthogonal(g)
 
+    looks: dict[str, Callable[[Tensor], object]] = {"size": shape, "singular": near_one, "values": values}
     generator = torch.Generator().manual_seed(2)
     for sizes in ((2, 4, 7), (1, 6, 3), (1, 5, 5)):
         g = torch.randn(*sizes, generator=generator, dtype=torch.float64)
-        for promise, look in (("size", shape), ("singular", near_one), ("values", values)):
+        for promise, look in looks.items():
             yield Observation(promise, partial(look, g), what=f"a matrix of {sizes[1]} x {sizes[2]}")
     for steps in (1, 2, 5):
-        look = partial(_stepped, module, steps, ("turned", "others"))
-        yield Observation("after", look, what=_times(steps))
+        after = partial(_stepped, module, steps, ("turned", "others"))
+        yield Observation("after", after, what=_times(steps))
 
 
 def _times(steps: int) -> str:
     return "1 step" if steps == 1 else f"{steps} steps"
 
 
-def watch_groups(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
-    """In which group each parameter is, with what decay; rate and betas; and one step."""
-    arm = arms_of(module, exercise)[0]
-    own = {"weight_decay": 0.1, "beta2": 0.95, "lr": 0.02}
+class _Grouped:
+    """The groups that a script's functions divide the parameters of a model into."""
 
-    def divided() -> dict[str, str]:
-        model = build(module, exercise, arm)[0]
+    def __init__(self, module: ModuleType, exercise: Exercise):
+        self.module, self.exercise = module, exercise
+
+    def divided(self) -> dict[str, str]:
+        model = build(self.module, self.exercise, arms_of(self.module, self.exercise)[0])[0]
         names = {id(p): name for name, p in model.named_parameters()}
         found = {name: list[str]() for name in names.values()}
-        for group, parameters in zip(("the first", "the second"), module.groups(model), strict=True):
+        for group, parameters in zip(("the first", "the second"), self.module.groups(model), strict=True):
             for p in parameters:
                 found[names[id(p)]].append(group)
         return {name: f"in {' and '.join(places) or 'no group'}" for name, places in found.items()}
 
-    def made(name: str, decay_matrices: bool) -> tuple[nn.Module, torch.optim.Optimizer]:
-        model, s = build(module, exercise, arm, **own, decay_matrices=decay_matrices)
-        return model, getattr(module, name)(model, s)
+    def made(self, name: str, matrices: bool) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """A model, and the optimizer that the function of this name makes. matrices: only they decay."""
+        arm = arms_of(self.module, self.exercise)[0]
+        own: dict = {"weight_decay": 0.1, "beta2": 0.95, "lr": 0.02, "decay_matrices": matrices}
+        model, s = build(self.module, self.exercise, arm, **own)
+        return model, getattr(self.module, name)(model, s)
 
-    def decays(name: str, only: bool) -> dict[str, str]:
-        model, optimizer = made(name, only)
+    def decays(self, name: str, matrices: bool) -> dict[str, str]:
+        model, optimizer = self.made(name, matrices)
         said = {id(p): f"decay {group['weight_decay']:g}" + ", orthogonal" * bool(group.get("orthogonal"))
                 for group in optimizer.param_groups for p in group["params"]}  # fmt: skip
         return {name: said.get(id(p), "in no group") for name, p in model.named_parameters()}
 
-    def rates(name: str, only: bool) -> list[float]:
-        found = made(name, only)[1].param_groups
+    def rates(self, name: str, matrices: bool) -> list[float]:
+        found = self.made(name, matrices)[1].param_groups
         return sorted({float(rate) for group in found for rate in (group["lr"], *group["betas"])})
 
-    def after(name: str, only: bool) -> dict[str, Tensor]:
-        model, optimizer = made(name, only)
+    def after(self, name: str, matrices: bool) -> dict[str, Tensor]:
+        """Weights after a step on given gradients."""
+        model, optimizer = self.made(name, matrices)
         generator = torch.Generator().manual_seed(4)
         for p in model.parameters():
             p.grad = torch.randn(p.shape, generator=generator)
         optimizer.step()
         return {name: p.detach() for name, p in model.named_parameters()}
 
-    yield Observation("groups", divided)
-    for name, only in (("adamw", False), ("adamw", True), ("muon", False)):
-        said = name + ", decay of matrices only" * only
-        yield Observation("decays", partial(decays, name, only), what=said)
-        yield Observation("rate and betas", partial(rates, name, only), what=said)
-        yield Observation("after", partial(after, name, only), 1e-5, said)
+
+def watch_groups(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
+    """In which group each parameter is, with what decay; rate and betas; and one step."""
+    grouped = _Grouped(module, exercise)
+    yield Observation("groups", grouped.divided)
+    for name, matrices in (("adamw", False), ("adamw", True), ("muon", False)):
+        said = name + ", decay of matrices only" * matrices
+        yield Observation("decays", partial(grouped.decays, name, matrices), what=said)
+        yield Observation("rate and betas", partial(grouped.rates, name, matrices), what=said)
+        yield Observation("after", partial(grouped.after, name, matrices), 1e-5, said)
 
 
 # ---- precision -----------------------------------------------------------------------------------
@@ -227,7 +242,11 @@ def watch_precision(module: ModuleType, exercise: Exercise) -> Iterator[Observat
             yield Observation("after", partial(run.look, "after"), 1e-3, arm)
     # a CPU can go through float16 too, if slowly; only there the scaler has something to do
     scale = {"scale": 1024.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 4}
-    for said, earlier in (("", {}), (", gone on with", {"scaler": scale | {"_growth_tracker": 2}})):
+    states: dict[str, dict[str, object]] = {
+        "": {},
+        ", gone on with": {"scaler": scale | {"_growth_tracker": 2}},
+    }
+    for said, earlier in states.items():
         run = _Mixed(module, exercise, "float16", earlier)
         yield Observation("types", partial(run.look, "types"), what=f"float16{said}")
         yield Observation("losses", partial(run.look, "losses"), 2e-3, f"float16{said}")
