@@ -259,7 +259,19 @@ ROOMS = {
         "generated",
         "update",
     ),
-    "exercises": ("catalogue", "running", "gaps", "observation", "models", "steps", "parts", "judge", "desk"),
+    "exercises": (
+        "catalogue",
+        "running",
+        "gaps",
+        "observation",
+        "models",
+        "steps",
+        "parts",
+        "dropping",
+        "decoding",
+        "judge",
+        "desk",
+    ),
 }
 
 

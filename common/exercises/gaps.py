@@ -12,6 +12,7 @@ SYMBOLS = {
     WIDTH: "C", 3 * WIDTH: "3 C", 4 * WIDTH: "4 C", WIDTH // 4: "D", 8 * WIDTH // 3: "8 C / 3", 13: "V",
     12: "T", 4: "H", 2 * WIDTH: "2 C", 8 * WIDTH: "8 C", WIDTH // 2: "C / 2",
 }  # fmt: skip
+FLAGS = ("writes_to_stream", "starts_at_zero")  # what a part says about its first weights (common.model.gpt)
 
 
 def with_gaps(exercise: Exercise) -> str:
@@ -56,19 +57,28 @@ def listed_parts(module: ModuleType, exercise: Exercise) -> dict[str, list[str]]
     listed: dict[str, list[str]] = {}
     if not hasattr(module, "lesson"):
         return listed
+    found: dict[
+        str, dict[tuple[str, ...], list[str]]
+    ] = {}  # by class: its parts, and the arms that have them
     for arm in arms_of(module, exercise):
         model, _ = build(module, exercise, arm)
+        kinds: dict[str, tuple[str, ...]] = {}
         for part in model.modules():
-            kind = type(part).__name__
-            if kind in own and kind not in listed:
-                found = _parts_of(part, tuple(own.values()))
-                listed[kind] = _wrapped("It has", found) if found else []
+            if type(part).__name__ in own:
+                kinds.setdefault(type(part).__name__, tuple(_parts_of(part, tuple(own.values()))))
+        for kind, parts in kinds.items():
+            found.setdefault(kind, {}).setdefault(parts, []).append(arm)
+    for kind, ways in found.items():
+        listed[kind] = []
+        for parts, arms in ways.items():
+            start = "It has" if len(ways) == 1 else f"In {', '.join(arms)} it has"
+            listed[kind] += _wrapped(start, list(parts)) if parts else []
     return listed
 
 
 def _parts_of(part: nn.Module, own: tuple[type, ...]) -> list[str]:
     """Each parameter with its shape, and each part that has a class of its own in the script."""
-    found = [f"{name} {_shape(p)}" for name, p in part.named_parameters(recurse=False)]
+    found = [f"{name} {_shape(p, name)}" for name, p in part.named_parameters(recurse=False)]
     for name, child in part.named_children():
         inner = list(child.children())
         if isinstance(child, own):
@@ -76,14 +86,17 @@ def _parts_of(part: nn.Module, own: tuple[type, ...]) -> list[str]:
         elif inner and all(isinstance(one, own) for one in inner):
             found.append(f"{name}: {type(child).__name__} of {type(inner[0]).__name__}")
         else:
-            found += [f"{name}.{inside} {_shape(p)}" for inside, p in child.named_parameters()]
+            found += [f"{name}.{inside} {_shape(p, name)}" for inside, p in child.named_parameters()]
+        found += [f"{name}.{flag} = True" for flag in FLAGS if getattr(child, flag, False)]
     kept = {name for name in part.state_dict() if "." not in name}
     return found + [f"{name} {_shape(b)}, a buffer" for name, b in part.named_buffers(recurse=False)
                     if name in kept]  # fmt: skip
 
 
-def _shape(tensor) -> str:
-    sizes = [SYMBOLS.get(size, str(size)) for size in tensor.shape]
+def _shape(tensor, name: str = "") -> str:
+    """The shape of a parameter; 12 is the number of places in a table of positions, half the width elsewhere."""
+    symbols = SYMBOLS | ({WIDTH // 2: "T"} if "position" in name else {})
+    sizes = [symbols.get(size, str(size)) for size in tensor.shape]
     return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
 
 

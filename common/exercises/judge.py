@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 from common.exercises.catalogue import Exercise, Mistake, promises
+from common.exercises.decoding import watch_decoding, watch_memory
+from common.exercises.dropping import watch_dropout
 from common.exercises.models import watch_models
 from common.exercises.observation import Failed, Observation, difference, same
 from common.exercises.parts import watch_bpe, watch_cache, watch_rope, watch_sampling
@@ -19,7 +21,8 @@ from common.exercises.steps import watch_adamw, watch_muon, watch_schedule, watc
 WATCHING = {
     "model": watch_models, "training": watch_training, "schedule": watch_schedule, "adamw": watch_adamw,
     "muon": watch_muon, "sampling": watch_sampling, "cache": watch_cache,
-    "rope": watch_rope, "bpe": watch_bpe,
+    "rope": watch_rope, "bpe": watch_bpe, "dropout": watch_dropout, "decoding": watch_decoding,
+    "memory": watch_memory,
 }  # fmt: skip
 PAIRS_SECONDS = 3.0  # so long may the search for two mistakes at once take
 
