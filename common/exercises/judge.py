@@ -139,8 +139,9 @@ def _does_the_same(seen: list[Seen], exercise: Exercise, mistakes: tuple[Mistake
         return False
     if len(made) != len(seen):
         return False
+    pairs = [(one, other) for one, other in zip(seen, made, strict=True) if not one.observation.dear]
+    pairs.sort(key=lambda pair: pair[0].holds)  # what is wrong first: there most mistakes are told apart
     return all(
         same(one.own, other.taken(str(exercise.source)), max(one.observation.tolerance, 1e-6))
-        for one, other in zip(seen, made, strict=True)
-        if not one.observation.dear
+        for one, other in pairs
     )

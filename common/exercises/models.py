@@ -165,6 +165,8 @@ class Watched:
             loss = F.cross_entropy(model(x).flatten(0, -2), y.flatten())
             if loss.item() < floor + 0.05:
                 return True
+            if not loss.isfinite():
+                return False
             optimizer.zero_grad()
             (loss + auxiliary_loss(model)).backward()
             optimizer.step()
