@@ -94,7 +94,7 @@ def _parts_of(part: nn.Module, own: tuple[type, ...]) -> list[str]:
 
 
 def _shape(tensor, name: str = "") -> str:
-    """The shape of a parameter; 12 is the number of places in a table of positions, half the width elsewhere."""
+    """The shape of a parameter; 12 is T in a table of positions, half the width elsewhere."""
     symbols = SYMBOLS | ({WIDTH // 2: "T"} if "position" in name else {})
     sizes = [symbols.get(size, str(size)) for size in tensor.shape]
     return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"

@@ -119,8 +119,18 @@ def _differences(own: object, reference: object) -> Iterator[str]:
         yield from _of_names(own, reference)
     elif isinstance(reference, Tensor) and isinstance(own, Tensor):
         yield _of_tensors(own, reference)
-    elif own != reference:
+    elif _as_long(own, reference):
+        pairs = zip(own, reference, strict=True)  # type: ignore[call-overload]
+        yield from (next(_differences(a, b), "differs") for a, b in pairs if not same(a, b, 1e-6))
+    elif type(own) is not type(reference) or own != reference:
         yield f"is {_short(own)}, should be {_short(reference)}"
+
+
+def _as_long(own: object, reference: object) -> bool:
+    """Whether both are lists that have as many members, and there are tensors among these."""
+    if not (isinstance(own, list | tuple) and isinstance(reference, list | tuple)):
+        return False
+    return len(own) == len(reference) and any(isinstance(one, Tensor) for one in reference)
 
 
 def _of_names(own: dict, reference: dict) -> Iterator[str]:
