@@ -268,6 +268,8 @@ ROOMS = {
         "steps",
         "parts",
         "wiring",
+        "dropping",
+        "decoding",
         "mixing",
         "learning",
         "judge",

@@ -14,6 +14,7 @@ SYMBOLS = {
     12: "T", 4: "H", 2 * WIDTH: "2 C", 8 * WIDTH: "8 C", WIDTH // 2: "C / 2",
     41: "n_bigram",
 }  # fmt: skip
+FLAGS = ("writes_to_stream", "starts_at_zero")  # what a part says about its first weights (common.model.gpt)
 
 
 def with_gaps(exercise: Exercise) -> str:
@@ -89,6 +90,7 @@ def _parts_of(part: nn.Module, own: tuple[type, ...]) -> list[str]:
             found.append(f"{name}: {type(child).__name__} of {type(inner[0]).__name__}")
         else:
             found += [f"{name}.{inside} {_shape(p, name)}" for inside, p in child.named_parameters()]
+        found += [f"{name}.{flag} = True" for flag in FLAGS if getattr(child, flag, False)]
     kept = {name for name in part.state_dict() if "." not in name}
     return found + [f"{name} {_shape(b, name)}, a buffer" for name, b in part.named_buffers(recurse=False)
                     if name in kept]  # fmt: skip

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 from common.exercises.catalogue import Exercise, Mistake, promises
+from common.exercises.decoding import watch_decoding, watch_memory
+from common.exercises.dropping import watch_dropout
 from common.exercises.learning import (
     watch_adamw,
     watch_groups,
@@ -46,7 +48,8 @@ WATCHING = {
     "experts": watch_experts, "assembled": watch_assembled,
     "device": watch_device, "gather": watch_gather, "stream": watch_stream, "dropped": watch_dropped,
     "norm": watch_norm, "initialisation": watch_initialisation, "groups": watch_groups,
-    "precision": watch_precision, "loss": watch_loss,
+    "precision": watch_precision, "loss": watch_loss, "dropout": watch_dropout,
+    "decoding": watch_decoding, "memory": watch_memory,
 }  # fmt: skip
 PAIRS_SECONDS = 3.0  # so long may the search for two mistakes at once take
 
@@ -162,9 +165,12 @@ def _does_the_same(
 ) -> bool:
     """Whether the solution of the course with these mistakes gives exactly what was seen."""
     made, seen = _behaviour(exercise, mistakes), [one for one in seen if not one.observation.dear]
-    return len(made) == len(seen) and all(
+    if len(made) != len(seen):
+        return False
+    pairs = zip(seen, made, strict=True)
+    return all(
         _alike(one.own, look(), max(one.observation.tolerance, 1e-6), same_words)
-        for one, look in zip(seen, made, strict=True)
+        for one, look in sorted(pairs, key=lambda pair: pair[0].holds)  # what is wrong tells most
     )
 
 

@@ -136,6 +136,8 @@ def watch_bpe(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
     for size in (258, 264, 300, 2000):
         yield Observation("merges", partial(merges, TEXT, size), what=f"a vocabulary of {size}")
     yield Observation("merges", partial(merges, "abab cdcd aaaa", 262), what="'abab cdcd aaaa'")
+    documents = f"{module.END}abc" * 4
+    yield Observation("merges", partial(merges, documents, 262), what="documents, each after the end mark")
     known = [
         (b"l", b"o"),
         (b"e", b"w"),
@@ -144,8 +146,12 @@ def watch_bpe(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
         (b"e", b"r"),
         (b"n", b"ew"),
         (b"o", b"w"),
+        (b"i", b"d"),
+        (b"id", b"e"),
+        (b"w", b"ide"),
+        (b"w", b"i"),
     ]
-    for piece in ("lower", "newer", " low", "x", "\u00fc", "lowlow"):
+    for piece in ("lower", "newer", " low", "x", "\u00fc", "lowlow", "lowewer", "wide", ""):
         yield Observation("ids", partial(ids, piece), what=repr(piece))
     yield Observation("refused", partial(merges, TEXT, 256), what="a vocabulary of 256")
     yield Observation("refused", partial(merges, "", 300), what="an empty text")
