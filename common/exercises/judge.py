@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -146,6 +147,12 @@ def looks_like(seen: list[Seen], exercise: Exercise) -> tuple[Mistake, ...]:
     Of several that fail alike, one that ends in the same words goes first; and where most observations end
     in an error, only that one counts.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of mistakes that are not the reader's
+        return _found(seen, exercise)
+
+
+def _found(seen: list[Seen], exercise: Exercise) -> tuple[Mistake, ...]:
     failed = sum(isinstance(one.own, Failed) for one in seen)
     for same_words in (True, False) if 0 < failed <= len(seen) / 2 else (True,):
         for mistake in exercise.mistakes:
