@@ -11,6 +11,7 @@ from common.exercises.running import WIDTH, arms_of, build, execute
 SYMBOLS = {
     WIDTH: "C", 3 * WIDTH: "3 C", 4 * WIDTH: "4 C", WIDTH // 4: "D", 8 * WIDTH // 3: "8 C / 3", 13: "V",
     12: "T", 4: "H", 2 * WIDTH: "2 C", 8 * WIDTH: "8 C", WIDTH // 2: "C / 2",
+    5 * WIDTH: "T C",  # windows of names have 5 letters
 }  # fmt: skip
 
 

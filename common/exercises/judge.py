@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from common.exercises.catalogue import Exercise, Mistake, promises
+from common.exercises.counting import watch_counting, watch_finding, watch_windows
 from common.exercises.models import watch_models
 from common.exercises.observation import Failed, Observation, difference, same
 from common.exercises.parts import watch_bpe, watch_cache, watch_rope, watch_sampling
@@ -20,6 +21,7 @@ WATCHING = {
     "model": watch_models, "training": watch_training, "schedule": watch_schedule, "adamw": watch_adamw,
     "muon": watch_muon, "sampling": watch_sampling, "cache": watch_cache,
     "rope": watch_rope, "bpe": watch_bpe,
+    "counting": watch_counting, "finding": watch_finding, "windows": watch_windows,
 }  # fmt: skip
 PAIRS_SECONDS = 3.0  # so long may the search for two mistakes at once take
 

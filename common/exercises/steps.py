@@ -47,7 +47,7 @@ class ToyRecorder:
         yield from range(self.count)
 
     def record(self, loss) -> None:
-        self.losses.append(float(loss))
+        self.losses.append(float(loss.detach() if isinstance(loss, Tensor) else loss))
         if self.optimizer is not None:
             self.rates.append([float(group["lr"]) for group in self.optimizer.param_groups])
 
