@@ -267,6 +267,7 @@ ROOMS = {
         "models",
         "steps",
         "parts",
+        "counting",
         "wiring",
         "dropping",
         "decoding",

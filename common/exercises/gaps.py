@@ -13,6 +13,7 @@ SYMBOLS = {
     WIDTH: "C", 3 * WIDTH: "3 C", 4 * WIDTH: "4 C", WIDTH // 4: "D", 8 * WIDTH // 3: "8 C / 3", 13: "V",
     12: "T", 4: "H", 2 * WIDTH: "2 C", 8 * WIDTH: "8 C", WIDTH // 2: "C / 2",
     41: "n_bigram",
+    5 * WIDTH: "T C",  # windows of names have 5 letters
 }  # fmt: skip
 FLAGS = ("writes_to_stream", "starts_at_zero")  # what a part says about its first weights (common.model.gpt)
 

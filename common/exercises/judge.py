@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from common.exercises.catalogue import Exercise, Mistake, promises
+from common.exercises.counting import watch_counting, watch_finding, watch_windows
 from common.exercises.decoding import watch_decoding, watch_memory
 from common.exercises.dropping import watch_dropout
 from common.exercises.learning import (
@@ -51,6 +52,7 @@ WATCHING = {
     "norm": watch_norm, "initialisation": watch_initialisation, "groups": watch_groups,
     "precision": watch_precision, "loss": watch_loss, "dropout": watch_dropout,
     "decoding": watch_decoding, "memory": watch_memory,
+    "counting": watch_counting, "finding": watch_finding, "windows": watch_windows,
 }  # fmt: skip
 PAIRS_SECONDS = 3.0  # so long may the search for two mistakes at once take
 

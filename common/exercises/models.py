@@ -62,7 +62,8 @@ class Watched:
         yield watched("shape", lambda: tuple(self.logits().shape))
         yield watched("influence", self.influence)
         yield watched("logits", self.logits)
-        yield watched("shorter", lambda: self.logits(5))
+        if not self._fixed():
+            yield watched("shorter", lambda: self.logits(5))
         yield watched("gradient", self.gradient)
         if self._trains():
             yield watched("start", self.start, 0.15)
@@ -70,11 +71,15 @@ class Watched:
             yield watched("training", self.in_training, 0.05 if self._drops() else 1e-6)
         if _has_cache(self.exercise, self.arm):
             yield watched("cache", self.piece_by_piece)
-        if self._trains():
+        if self._trains() and not self._is_table():
             yield watched("learns", self.learns, dear=True)
 
     def _trains(self) -> bool:
         return any("weight" in name or "table" in name for name in given_to(self.exercise, self.arm))
+
+    def _is_table(self) -> bool:
+        """Whether it is a table of pairs, which cannot learn more than pairs."""
+        return set(given_to(self.exercise, self.arm)) == {"table"}
 
     def _drops(self) -> bool:
         return small_settings(self.module, self.exercise, self.arm).dropout > 0
@@ -84,8 +89,6 @@ class Watched:
 
     def logits(self, length: int | None = None) -> Tensor:
         model, s = self.given()
-        if length and self._fixed():
-            length = None
         return model(ids(s, 3, length)).detach()
 
     def _fixed(self) -> bool:
@@ -118,14 +121,14 @@ class Watched:
         nothing = torch.zeros(())
         return {name: nothing if p.grad is None else p.grad for name, p in model.named_parameters()}
 
-    def start(self) -> dict[str, float]:
+    def start(self) -> dict[str, float | str]:
         """How large each parameter is at first (root mean square), if there are enough numbers to tell."""
         model, _ = self.build(n_embd=72)
-        sizes = {
-            name: p.detach().double().square().mean().sqrt().item() for name, p in model.named_parameters()
-        }
-        known = {name for name, p in model.named_parameters() if p.numel() >= 400 or p.std(correction=0) == 0}
-        return {name: size for name, size in sizes.items() if name in known}
+        sizes: dict[str, float | str] = {}
+        for name, p in model.named_parameters():
+            known = p.numel() >= 400 or p.std(correction=0) == 0
+            sizes[name] = p.detach().double().square().mean().sqrt().item() if known else "random"
+        return sizes
 
     def first_loss(self) -> float:
         model, s = self.build()

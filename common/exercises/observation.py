@@ -1,6 +1,7 @@
 """What a solution does, one observation after the other, and how two solutions differ."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,11 @@ class Failed:
     def is_gap(self) -> bool:
         """Whether it came from a part that is not written; PyTorch's own errors of this kind say more."""
         return self.kind == "NotImplementedError" and " " not in self.message
+
+    def like(self, other: "Failed") -> bool:
+        """Whether it is the same kind of error; of sizes that do not fit, whether they are the same sizes."""
+        sizes = self.kind in ("RuntimeError", "IndexError")
+        return self.kind == other.kind and not (sizes and _numbers(self.message) != _numbers(other.message))
 
     def __str__(self) -> str:
         where = f" (line {self.line})" if self.line else ""
@@ -71,10 +77,14 @@ def _line(error: BaseException, file: str) -> int | None:
     return found
 
 
+def _numbers(text: str) -> list[str]:
+    return re.findall(r"\d+", text)
+
+
 def same(own: object, reference: object, tolerance: float) -> bool:
     """Whether two observations are the same, up to rounding."""
     if isinstance(own, Failed) or isinstance(reference, Failed):
-        return isinstance(own, Failed) and isinstance(reference, Failed) and own.kind == reference.kind
+        return isinstance(own, Failed) and isinstance(reference, Failed) and own.like(reference)
     if isinstance(reference, Tensor):
         return isinstance(own, Tensor) and own.shape == reference.shape and _close(own, reference, tolerance)
     if isinstance(reference, dict):
@@ -123,7 +133,8 @@ def _influence(own: Tensor, reference: Tensor) -> str:
         return f"gives answers for {len(own)} places instead of {len(reference)}"
     at, seen = (own != reference).nonzero()[0].tolist()
     verb = "depends" if own[at, seen] else "does not depend"
-    return f"the answer at position {at} {verb} on the token at position {seen} (counted from 0)"
+    answer = f"the answer at position {at}" if len(reference) > 1 else "the answer"
+    return f"{answer} {verb} on the token at position {seen} (counted from 0)"
 
 
 def _differences(own: object, reference: object) -> Iterator[str]:

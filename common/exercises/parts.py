@@ -47,6 +47,19 @@ def watch_sampling(module: ModuleType, exercise: Exercise) -> Iterator[Observati
     for how in hows:
         yield Observation("frequencies", partial(_frequencies, module, logits, ids, how), 0.08, _said(how))
 
+    yield Observation("repeatable", partial(_repeats, module, logits, ids))
+
+
+def _repeats(module: ModuleType, logits: Tensor, ids: Tensor) -> bool:
+    """Whether the choice follows from the generator, whatever torch drew before."""
+    rows, texts = logits.repeat(20, 1), ids.repeat(20, 1)
+    with torch.random.fork_rng(devices=[]):
+        found = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            found.append(module.choose(rows, texts, module.Sampling(), torch.Generator().manual_seed(0)))
+    return torch.equal(*found)
+
 
 def _said(how: dict) -> str:
     return ", ".join(f"{name}={value:g}" for name, value in how.items())
