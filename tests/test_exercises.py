@@ -1,11 +1,15 @@
 """Exercises: the solution of the course keeps every promise, each usual mistake gets the hint that fits."""
 
+import re
+
 import pytest
 import torch
 
 from common.exercises import judge
 from common.exercises.catalogue import exercises, written
 from common.exercises.gaps import with_gaps
+from common.lessons.course import COURSE
+from common.paths import ROOT
 
 ALL = exercises()
 MISTAKES = [(name, number) for name, one in ALL.items() for number in range(len(one.mistakes))]
@@ -44,3 +48,23 @@ def test_a_usual_mistake_breaks_a_promise_and_gets_its_hint(name, number):
     seen = judge.look_at(text, one, one.source, dear=False)
     assert [verdict for verdict in judge.verdicts(seen) if verdict.broken], "nothing is broken by this"
     assert judge.looks_like(seen, one) == (mistake,)
+
+
+def test_the_readme_names_every_exercise_in_its_stage():
+    """And none that is not there."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = {}
+    for section in re.split(r"^## (?=0\d )", readme, flags=re.MULTILINE)[1:]:
+        (line,) = re.findall(r"^\*\*Write it yourself\.\*\* .*$", section, flags=re.MULTILINE)
+        own = [re.search(r"exercise start (\w+)`", line)[1], *re.findall(r"`(\w+)`", line)]
+        listed |= {name: section[:2] for name in own if name not in ("check", "start")}
+    stages = {name: one.source.parent.name[:2] for name, one in ALL.items()}
+    assert listed == stages | {"sampling": "01"}  # it is in common/generation
+
+
+def test_every_exercise_has_hints_and_ten_mistakes():
+    assert all(len(one.hints) >= 3 and len(one.mistakes) >= 10 for one in ALL.values())
+    scripts = {one.source for one in ALL.values()}
+    without = {e.split("/")[1] for e in COURSE if ROOT / f"{e}.py" not in scripts}
+    # a law that is fitted, recipes made of parts, a program
+    assert without == {"sizes", "ablation", "prepare", "pretrain"}

@@ -76,8 +76,10 @@ def watch_finding(module: ModuleType, exercise: Exercise) -> Iterator[Observatio
         table.keys = torch.tensor([2, 3, 7, 20])
         return table.find(torch.tensor(asked))
 
-    cases = {"keys that are there": [2, 3, 7, 20], "keys that are not there": [0, 4, 8, 19],
-             "keys above the last": [21, 500], "rows of keys": [[20, 5], [2, 7]]}  # fmt: skip
+    cases: dict[str, list[int] | list[list[int]]] = {
+        "keys that are there": [2, 3, 7, 20], "keys that are not there": [0, 4, 8, 19],
+        "keys above the last": [21, 500], "rows of keys": [[20, 5], [2, 7]],
+    }  # fmt: skip
     for what, asked in cases.items():
         yield Observation("found", partial(found, asked), what=what)
 
