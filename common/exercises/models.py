@@ -55,8 +55,8 @@ class Watched:
         return with_given_weights(model, given_to(self.exercise, self.arm)).eval(), s
 
     def observations(self) -> Iterator[Observation]:
-        def watched(promise: str, look: Callable[[], object], tolerance=1e-6, dear=False) -> Observation:
-            return Observation(promise, look, tolerance, self.what, dear)
+        def watched(promise: str, look: Callable[[], object], tolerance=1e-6) -> Observation:
+            return Observation(promise, look, tolerance, self.what)
 
         yield watched("parameters", self.parameters)
         yield watched("shape", lambda: tuple(self.logits().shape))
@@ -72,7 +72,7 @@ class Watched:
         if _has_cache(self.exercise, self.arm):
             yield watched("cache", self.piece_by_piece)
         if self._trains() and not self._is_table():
-            yield watched("learns", self.learns, dear=True)
+            yield Observation("learns", self.learns, what=self.what, dear=True, single=True)
 
     def _trains(self) -> bool:
         return any("weight" in name or "table" in name for name in given_to(self.exercise, self.arm))

@@ -49,14 +49,13 @@ class Observation:
     """Which arm or case it is about, where there are several."""
     dear: bool = False
     """Takes so long that mistakes are told apart without it."""
+    single: bool = False
+    """In float32, as a script itself computes; else numbers are float64, those that a solution makes too."""
 
     def taken(self, file: str) -> object:
-        """What is seen, or how it failed. file: that of the solution, whose line is named.
-
-        Numbers are float64, those of tensors that a solution makes itself too.
-        """
+        """What is seen, or how it failed. file: that of the solution, whose line is named."""
         before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
+        torch.set_default_dtype(torch.float32 if self.single else torch.float64)
         try:
             return self.look()
         except (Exception, SystemExit) as error:
@@ -172,9 +171,11 @@ def _of_names(own: dict, reference: dict) -> Iterator[str]:
 def _of_tensors(own: Tensor, reference: Tensor) -> str:
     if own.shape != reference.shape:
         return f"has shape {tuple(own.shape)}, should have {tuple(reference.shape)}"
-    apart = (own.detach().double() - reference.detach().double()).abs()
+    own, reference = own.detach().double(), reference.detach().double()
+    apart = torch.where(own == reference, 0.0, own - reference).abs()  # -inf - -inf is none
     if not apart.isfinite().all():
-        return "has numbers that are infinite or none (nan)"
+        at = tuple(apart.isfinite().logical_not().nonzero()[0].tolist())
+        return f"has {own[at]:.3g} at {list(at)}, should have {reference[at]:.3g}"
     places = (apart > 1e-6 * reference.abs().max()).nonzero()
     first = f", first at {places[0].tolist()}" if len(places) and own.ndim else ""
     return f"is off by up to {apart.max():.2g}{first}"

@@ -35,7 +35,7 @@ def watch_sampling(module: ModuleType, exercise: Exercise) -> Iterator[Observati
     for how in cases:
         for given in (logits, many, tied):
             yield Observation("kept", partial(kept, given, how), what=_said(how) or "nothing asked for")
-    ids = torch.tensor([[1, 4, 4], [0, 2, 9], [10, 10, 10]])
+    ids = torch.tensor([[1, 7, 7], [0, 2, 9], [3, 3, 3]])  # two of them have the likeliest token
     for penalty in (1.5, 0.5):
         look = partial(_penalised, module, logits, ids, penalty)
         yield Observation("penalty", look, what=f"penalty {penalty}")
