@@ -14,6 +14,10 @@ from common.paths import ROOT
 
 ALL = exercises()
 MISTAKES = [(name, number) for name, one in ALL.items() for number in range(len(one.mistakes))]
+# all of them take five minutes; each run has every eighth
+SOME = [
+    pytest.param(*one, marks=[pytest.mark.long] if place % 8 else []) for place, one in enumerate(MISTAKES)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +48,18 @@ def test_a_file_with_gaps_is_told_what_to_write(name):
     assert all(part not in text for part in solution)
 
 
-@pytest.mark.parametrize(("name", "number"), MISTAKES)
+@pytest.mark.parametrize("name", ALL)
+def test_every_mistake_can_be_made(name):
+    """What it replaces is in the part to write, and what comes of it is Python."""
+    one = ALL[name]
+    text = one.source.read_text(encoding="utf-8")
+    made = [mistake.made_in(text, one.write) for mistake in one.mistakes]
+    assert len({*made, text}) == len(made) + 1
+    for other in made:
+        compile(other, one.name, "exec")
+
+
+@pytest.mark.parametrize(("name", "number"), SOME)
 def test_a_usual_mistake_breaks_a_promise_and_gets_its_hint(name, number):
     one = ALL[name]
     mistake = one.mistakes[number]

@@ -219,6 +219,7 @@ def test_a_solution_in_other_words_keeps_every_promise(name):
     assert [one.wrong for one in looked_at(name, SOLUTIONS[name]) if not one.holds] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "old", "new", "hint"), WRONG)
 def test_a_mistake_in_other_words_gets_the_hint_that_fits(name, old, new, hint):
     assert old in SOLUTIONS[name]

@@ -231,6 +231,7 @@ def test_a_solution_that_is_written_differently_keeps_every_promise(name):
     assert not broken(name, own_solution(name))[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "old", "new", "hint"), MADE)
 def test_a_mistake_in_it_gets_the_hint_that_fits(name, old, new, hint):
     text = own_solution(name)

@@ -257,6 +257,7 @@ def test_another_way_to_write_it_keeps_every_promise(name):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "old", "new", "hint"), MISTAKEN)
 def test_a_mistake_in_it_gets_the_same_hint(name, old, new, hint):
     one = exercise(name)

@@ -354,6 +354,7 @@ def test_another_way_to_write_it_keeps_every_promise(name):
     assert not [f"{one.observation.promise}: {one.wrong}" for one in seen if not one.holds]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "old", "new", "said"), MISTAKES)
 def test_a_mistake_in_another_way_to_write_it_gets_its_hint(name, old, new, said):
     seen = seen_in(name, written(name, old, new))

@@ -180,6 +180,8 @@ def watch_waves(module: ModuleType, exercise: Exercise) -> Iterator[Observation]
     for T, C, start, larger in ((7, 10, 0, 0.0), (7, 10, 0, 1.0), (3, 10, 20, 1.0), (4, 9, 0, 1.0)):
         what = f"vectors of {C} {'numbers' if larger else 'zeros'}, from place {start} on"
         yield Observation("waves", partial(with_positions, T, C, start, larger), what=what)
+    s, x = Settings(n_embd=10), torch.ones(1, 4, 10)
+    yield Observation("type", lambda: str(module.SinusoidalPosition(s)(x.float()).dtype), single=True)
 
 
 def watch_alibi(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:

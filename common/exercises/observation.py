@@ -56,6 +56,7 @@ class Observation:
         """What is seen, or how it failed. file: that of the solution, whose line is named."""
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32 if self.single else torch.float64)
+        torch.default_generator.manual_seed(0)  # weights that a look makes are the same each time
         try:
             return self.look()
         except (Exception, SystemExit) as error:

@@ -127,6 +127,7 @@ def watch_rope(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
     yield Observation("distance", lambda: (scores(q, k, 5) - scores(q, k)).abs() < 1e-9, what="5 places on")
     yield Observation("values", partial(turned, q, k))
     yield Observation("values", partial(turned, q, k, 7), what="from place 7 on")
+    yield Observation("type", lambda: [str(x.dtype) for x in turned(q.float(), k.float())], single=True)
     yield Observation("refused", lambda: str(module.RoPE(replace(s, n_embd=10))), what="heads of 5 numbers")
 
 

@@ -125,6 +125,7 @@ def check(asked: Check) -> None:
 def _check(desk: Desk, one: Exercise, text: str) -> bool:
     from common.exercises import judge
 
+    judge.reference(one)
     with _Watch(str(desk.path(one))):
         seen = judge.look_at(text, one, desk.path(one))
         found = judge.verdicts(seen)
