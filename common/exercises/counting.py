@@ -96,5 +96,9 @@ def watch_windows(module: ModuleType, exercise: Exercise) -> Iterator[Observatio
 
     for size in (2, 4, 16):
         yield Observation("windows", partial(seen, size), what=f"{size} letters")
+
+    def let_through(size: int) -> bool:
+        return bool(watched.build(block_size=size))
+
     for size in (1, 6):
-        yield Observation("refused", partial(seen, size), what=f"a window of {size}")
+        yield Observation("refused", partial(let_through, size), what=f"a window of {size}")

@@ -45,7 +45,7 @@ def watch_sampling(module: ModuleType, exercise: Exercise) -> Iterator[Observati
         {"temperature": 2.0, "top_p": 0.6}, {"repetition_penalty": 4.0},
     )  # fmt: skip
     for how in hows:
-        yield Observation("frequencies", partial(_frequencies, module, logits, ids, how), 0.08, _said(how))
+        yield Observation("frequencies", partial(_frequencies, module, logits, ids, how), 0.15, _said(how))
 
     yield Observation("repeatable", partial(_repeats, module, logits, ids))
 

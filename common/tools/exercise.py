@@ -148,7 +148,8 @@ def _check(desk: Desk, one: Exercise, text: str) -> bool:
         print(f"usually that means: {broken[0].meaning}")
     desk.note(Event(one.name, "checked", len(found) - len(broken), len(found)))
     if not broken:
-        print(f"all right. Train it: python {desk.shown(one)} (--help shows its settings)")
+        trains = f" Train it: python {desk.shown(one)} (--help shows its settings)"
+        print(f"all right.{trains if 'run(lesson' in text else ''}")
     return not broken
 
 
