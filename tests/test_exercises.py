@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import torch
 
 from common.exercises import judge
 from common.exercises.catalogue import exercises, written
@@ -18,13 +17,6 @@ MISTAKES = [(name, number) for name, one in ALL.items() for number in range(len(
 SOME = [
     pytest.param(*one, marks=[pytest.mark.long] if place % 8 else []) for place, one in enumerate(MISTAKES)
 ]
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", ALL)

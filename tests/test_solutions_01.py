@@ -1,7 +1,6 @@
 """Exercises of stage 01 and of sampling: solutions written in other ways, and the same with a mistake."""
 
 import pytest
-import torch
 
 from common.exercises import judge
 from common.exercises.catalogue import exercise, nodes
@@ -207,13 +206,6 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def rewritten(name: str, old: str = "", new: str = "") -> str:
     """The source of an exercise with another solution in it, in which `old` became `new`."""
     one = exercise(name)
@@ -236,6 +228,7 @@ def test_a_solution_written_in_another_way_keeps_every_promise(name):
     assert not [seen.wrong for verdict in judge.verdicts(seen) for seen in verdict.broken]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "old", "new", "said"), WRONG)
 def test_a_mistake_in_it_gets_the_fitting_hint(name, old, new, said):
     one = exercise(name)

@@ -3,7 +3,6 @@
 import ast
 
 import pytest
-import torch
 
 from common.exercises import judge
 from common.exercises.catalogue import exercise, nodes
@@ -193,13 +192,6 @@ WRONG = [  # an exercise, what is changed in its solution above, and a part of t
     ("depth_map", "wiring != \"plain\"", "True", "plain wiring adds"),
     ("depth_map", "\"norm2\")", "\"norm1\")", "used twice"),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def looked_at(name: str, own: str) -> list[judge.Seen]:

@@ -5,7 +5,6 @@ hint that fits.
 import re
 
 import pytest
-import torch
 
 from common.exercises import judge
 from common.exercises.catalogue import exercise, nodes
@@ -199,13 +198,6 @@ MADE = (
     ("gqa", "torch.arange(S - T, S)", "torch.arange(T)", "The mask counts from the first key"),
     ("gqa", "        self.projection.writes_to_stream = True\n", "", "does not say that it writes"),
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def own_solution(name):

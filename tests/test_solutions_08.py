@@ -3,7 +3,6 @@
 from textwrap import dedent
 
 import pytest
-import torch
 
 from common.exercises import judge
 from common.exercises.catalogue import exercise, nodes
@@ -229,13 +228,6 @@ MISTAKEN = [
     ("moe", "if self.training and", "if", "Tokens are dropped in evaluation too"),
     ("assemble", 'not in ("none", "learned", "sinusoidal")', '== "rope"', "with alibi is not refused"),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def written_as(name: str, solution: str) -> str:

@@ -3,7 +3,6 @@
 from textwrap import dedent, indent
 
 import pytest
-import torch
 
 from common.exercises import judge
 from common.exercises.catalogue import exercise, nodes
@@ -317,13 +316,6 @@ MISTAKES = [
         "gets 0.01 from AdamW",
     ),
 ]
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def written(name: str, old: str = "", new: str = "") -> str:

@@ -90,6 +90,9 @@ def _all() -> tuple[tuple[str, Exercise], ...]:
 def exercise(name: str) -> Exercise:
     """The exercise of this name (`self_attention`, or with its folder or `.py`). Raises UserError."""
     known, short = exercises(), Path(name).name.removesuffix(".py")
+    of_script = [one.name for one in known.values() if one.source.stem == short]
+    if short not in known and of_script:
+        raise UserError(f"{short}.py has {len(of_script)} exercises; name one: {', '.join(of_script)}")
     if short not in known:
         raise UserError(
             f"there is no exercise {name!r}{nearest(short, known)} (python -m common.tools.exercise list)"
@@ -103,7 +106,13 @@ def promises() -> dict[str, dict[str, str]]:
     return _read(HERE / "promises.yaml")
 
 
-def _read(path: Path) -> dict:
+@cache
+def errors() -> list[dict[str, str]]:
+    """What errors usually mean: each with a pattern, `error`, and `means`."""
+    return _read(HERE / "errors.yaml")
+
+
+def _read(path: Path):
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 

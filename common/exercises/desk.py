@@ -52,7 +52,7 @@ class Desk:
         except FileExistsError:
             raise UserError(
                 f"{self.shown(exercise)} is there already, with your work in it; go on with it "
-                f"(check {exercise.name}), or give it another name to begin again"
+                f"(check {exercise.name}), or rename that file to begin again"
             ) from None
         except OSError as error:
             raise UserError(f"{self.shown(exercise)} cannot be written ({error.strerror})") from None

@@ -1,6 +1,7 @@
 """Whether a solution keeps its promises; and if not, which of the usual mistakes it looks like."""
 
 import itertools
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,9 +9,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-import torch
-
-from common.exercises.catalogue import Exercise, Mistake, promises
+from common.exercises.catalogue import Exercise, Mistake, errors, promises
 from common.exercises.counting import watch_counting, watch_finding, watch_windows
 from common.exercises.decoding import watch_decoding, watch_memory
 from common.exercises.dropping import watch_dropout
@@ -81,7 +80,12 @@ class Verdict:
     """A promise, and where it is broken, how."""
 
     promise: str
-    broken: tuple[Seen, ...]
+    seen: tuple[Seen, ...]
+
+    @property
+    def broken(self) -> tuple[Seen, ...]:
+        """What is not as in the reference; first what does not only wait for a part that is not written."""
+        return tuple(sorted((one for one in self.seen if not one.holds), key=_waits))
 
     @property
     def title(self) -> str:
@@ -89,8 +93,27 @@ class Verdict:
 
     @property
     def meaning(self) -> str:
-        """What it usually means."""
+        """What it usually means; of an error, what that error means."""
+        own = self.broken[0].own if self.broken else None
+        if isinstance(own, Failed):
+            said = f"{own.kind}: {own.message}"
+            known = (entry["means"] for entry in errors() if re.search(entry["error"], said))
+            return next(known, promises()[self.promise]["broken"]).strip()
         return promises()[self.promise]["broken"].strip()
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is wrong but that a part is not written."""
+        return bool(self.broken) and all(map(_waits, self.broken))
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of it holds."""
+        return len(self.broken) < len(self.seen)
+
+
+def _waits(one: Seen) -> bool:
+    return isinstance(one.own, Failed) and one.own.is_gap
 
 
 def observations(text: str, exercise: Exercise, path: Path) -> Iterator[Observation]:
@@ -110,7 +133,6 @@ def reference(exercise: Exercise) -> tuple[object, ...]:
 
 def look_at(text: str, exercise: Exercise, path: Path, dear: bool = True) -> list[Seen]:
     """Everything that is seen in a solution, beside the reference; or all but what takes long (dear)."""
-    torch.set_num_threads(1)  # small models: threads would wait for one another
     expected = reference(exercise)
     try:
         own = list(observations(text, exercise, path))
@@ -128,16 +150,17 @@ def _raise(error: BaseException):
 def verdicts(seen: list[Seen]) -> list[Verdict]:
     """Each promise, in the order in which it was first looked at."""
     names = dict.fromkeys(one.observation.promise for one in seen)
-    return [
-        Verdict(name, tuple(one for one in seen if one.observation.promise == name and not one.holds))
-        for name in names
-    ]
+    return [Verdict(name, tuple(one for one in seen if one.observation.promise == name)) for name in names]
 
 
 def unfinished(seen: list[Seen]) -> str:
     """The first part that is asked for and not written yet, or nothing."""
-    failed = [one.own for one in seen if isinstance(one.own, Failed) and one.own.is_gap]
-    return str(failed[0]) if failed else ""
+    return next((str(one.own) for one in seen if _waits(one)), "")
+
+
+def gaps(text: str) -> list[str]:
+    """The parts that are not written yet, whether they are asked for or not."""
+    return re.findall(r"raise NotImplementedError\(\"([\w.]+)\"\)", text)
 
 
 # ---- which mistake it looks like -----------------------------------------------------------------
@@ -160,6 +183,12 @@ def _found(seen: list[Seen], exercise: Exercise) -> tuple[Mistake, ...]:
         for mistake in exercise.mistakes:
             if _does_the_same(seen, exercise, (mistake,), same_words):
                 return (mistake,)
+    # a second mistake that only shows on another device shall not hide the first
+    here = [one for one in seen if one.observation.promise != "device"]
+    if any(not one.holds for one in here) and not all(one.holds for one in seen if one not in here):
+        for mistake in exercise.mistakes:
+            if _does_the_same(seen, exercise, (mistake,), same_words=True, here=True):
+                return (mistake,)
     end = time.monotonic() + PAIRS_SECONDS
     for pair in itertools.combinations(exercise.mistakes, 2):
         if time.monotonic() > end:
@@ -170,9 +199,11 @@ def _found(seen: list[Seen], exercise: Exercise) -> tuple[Mistake, ...]:
 
 
 def _does_the_same(
-    seen: list[Seen], exercise: Exercise, mistakes: tuple[Mistake, ...], same_words: bool
+    seen: list[Seen], exercise: Exercise, mistakes: tuple[Mistake, ...], same_words: bool, here: bool = False
 ) -> bool:
-    """Whether the solution of the course with these mistakes gives exactly what was seen."""
+    """Whether the solution of the course with these mistakes gives exactly what was seen. here: leaving out
+    what is seen on another device.
+    """
     made, seen = _behaviour(exercise, mistakes), [one for one in seen if not one.observation.dear]
     if len(made) != len(seen):
         return False
@@ -180,6 +211,7 @@ def _does_the_same(
     return all(
         _alike(one.own, look(), max(one.observation.tolerance, 1e-6), same_words)
         for one, look in sorted(pairs, key=lambda pair: pair[0].holds)  # what is wrong tells most
+        if not (here and one.observation.promise == "device")
     )
 
 

@@ -97,6 +97,8 @@ def watch_adamw(module: ModuleType, exercise: Exercise) -> Iterator[Observation]
     for steps in (1, 2, 7):
         look = partial(_stepped, module, steps, ("matrix", "others"))
         yield Observation("after", look, what=_times(steps))
+    look = partial(_stepped, module, 2, ("turned", "others"))
+    yield Observation("both kinds", look, what="a group to make orthogonal, and another")
 
 
 def watch_muon(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:

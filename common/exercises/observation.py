@@ -145,6 +145,9 @@ def _differences(own: object, reference: object) -> Iterator[str]:
     elif _as_long(own, reference):
         pairs = zip(own, reference, strict=True)  # type: ignore[call-overload]
         yield from (next(_differences(a, b), "differs") for a, b in pairs if not same(a, b, 1e-6))
+    elif isinstance(own, list) and isinstance(reference, list) and len(own) == len(reference) > 0:
+        at = next((n for n in range(len(own)) if not same(own[n], reference[n], 1e-6)), 0)
+        yield f"number {at} (from 0) is {_short(own[at])}, should be {_short(reference[at])}"
     elif type(own) is not type(reference) or own != reference:
         yield f"is {_short(own)}, should be {_short(reference)}"
 

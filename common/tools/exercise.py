@@ -123,8 +123,11 @@ def check(asked: Check) -> None:
 
 
 def _check(desk: Desk, one: Exercise, text: str) -> bool:
+    import torch
+
     from common.exercises import judge
 
+    torch.set_num_threads(1)  # small models: threads would wait for one another
     judge.reference(one)
     with _Watch(str(desk.path(one))):
         seen = judge.look_at(text, one, desk.path(one))
@@ -134,18 +137,22 @@ def _check(desk: Desk, one: Exercise, text: str) -> bool:
         likely = judge.looks_like(seen, one) if broken and not unfinished else ()
     print(desk.shown(one))
     if unfinished:
-        print(f"  {unfinished}")
-    else:
-        for verdict in found:
-            print(f"  {'FAILED' if verdict.broken else 'ok':<8}{verdict.title}")
-            if verdict.broken:
-                print(f"{'':<10}{verdict.broken[0].wrong}")
+        print(f"  not written yet: {', '.join(judge.gaps(text)) or unfinished}")
+    told = set()
+    for verdict in (verdict for verdict in found if verdict.begun or not verdict.waits):
+        state = "so far" if verdict.waits else "FAILED" if verdict.broken else "ok"
+        print(f"  {state:<8}{verdict.title}")
+        wrong = verdict.broken[0].wrong if verdict.broken and not verdict.waits else ""
+        if wrong:
+            print(f"{'':<10}{'the same error' if wrong in told else wrong}")
+        told.add(wrong)
     print(f"  {len(found) - len(broken)} of {len(found)} promises kept")
+    first = next((verdict for verdict in broken if not verdict.waits), None)
     if likely:
         for mistake in likely:
             print(f"this does what comes of a usual mistake: {mistake.hint}")
-    elif broken and not unfinished:
-        print(f"usually that means: {broken[0].meaning}")
+    elif first:
+        print(f"usually that means: {first.meaning}")
     desk.note(Event(one.name, "checked", len(found) - len(broken), len(found)))
     if not broken:
         trains = f" Train it: python {desk.shown(one)} (--help shows its settings)"
@@ -181,7 +188,7 @@ def hint(asked: Hint) -> None:
     desk, one = Desk(asked.folder), exercise(_name(asked))
     desk.read(one)
     given = sum(event.exercise == one.name and event.what == "hint" for event in desk.events())
-    hints = (one.idea, *one.hints)
+    hints = [" ".join(said.split()) for said in one.hints]
     if given >= len(hints):
         for number, said in enumerate(hints, 1):
             print(f"{number}  {said}")
@@ -224,12 +231,12 @@ def progress(asked: Progress) -> None:
 
 
 def _states(desk: Desk) -> dict[str, str]:
-    """How far each exercise is that was begun: `begun`, `4 of 9`, `done`."""
+    """How far each exercise is that was begun: `begun`, `4 of 9`, `done` (whatever was tried afterwards)."""
     states: dict[str, str] = {}
     for event in desk.events():
         if event.what == "started":
             states.setdefault(event.exercise, "begun")
-        if event.what == "checked":
+        if event.what == "checked" and not states.get(event.exercise, "").startswith("done"):
             states[event.exercise] = "done" if event.kept == event.of else f"{event.kept} of {event.of}"
     return states
 
