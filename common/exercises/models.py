@@ -126,7 +126,7 @@ class Watched:
         model, _ = self.build(n_embd=72)
         sizes: dict[str, float | str] = {}
         for name, p in model.named_parameters():
-            known = p.numel() >= 400 or p.std(correction=0) == 0
+            known = p.numel() >= 400 or (p.numel() > 0 and p.std(correction=0) == 0)
             sizes[name] = p.detach().double().square().mean().sqrt().item() if known else "random"
         return sizes
 
