@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from common.errors import UserError
+from common.exercises import judge
 from common.exercises.catalogue import exercise
 from common.exercises.desk import COLUMNS, Desk, Event
 from common.paths import ROOT
@@ -186,3 +187,39 @@ def test_done_stays_done(desk):
     desk.note(Event(NAME, "checked", 9, 9))
     desk.note(Event(NAME, "checked", 3, 9))
     assert tool._states(desk) == {NAME: "done"}
+
+
+def test_a_file_with_another_rest_is_told_so(desk, capsys):
+    one = exercise("schedule")
+    text = one.source.read_text(encoding="utf-8")
+    desk.put(one, text.replace('"linear": linear, ', ""))
+    with pytest.raises(SystemExit):
+        tool.check(asked(tool.Check, desk, one.name))
+    assert "something outside of the gaps was changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", ["def (", "x = 1\x00"])
+def test_the_solution_of_a_file_that_is_no_python(desk, broken):
+    desk.put(exercise(NAME), broken)
+    with pytest.raises(UserError, match="cannot be read as Python"):
+        tool.solution(asked(tool.Solution, desk))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a,b\n", b'timestamp,exercise,what,kept,of\n1,2,"3'])
+def test_a_record_that_is_none_stops_before_anything_is_written(desk, content):
+    desk.folder.mkdir()
+    desk.record.write_bytes(content)
+    with pytest.raises(UserError, match="is no record of exercises"):
+        tool.start(asked(tool.Start, desk))
+    assert not desk.path(exercise(NAME)).exists() and desk.record.read_bytes() == content
+
+
+def test_a_mistake_is_told_though_another_shows_on_another_device(monkeypatch):
+    monkeypatch.setattr(judge, "PAIRS_SECONDS", -1.0)  # without looking for two usual mistakes
+    one = exercise("multi_head")
+    text = one.source.read_text(encoding="utf-8").replace(" / q.size(-1) ** 0.5", "")
+    text = text.replace("self.position.weight[: ids.size(1)]", "self.position(torch.arange(ids.size(1)))")
+    seen = judge.look_at(text, one, one.source, dear=False)
+    assert "device" in {verdict.promise for verdict in judge.verdicts(seen) if verdict.broken}
+    (found,) = judge.looks_like(seen, one)
+    assert "sqrt(D)" in found.hint

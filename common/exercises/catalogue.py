@@ -151,10 +151,15 @@ def written(text: str, names: tuple[str, ...]) -> list[str]:
 def nodes(text: str, names: tuple[str, ...]) -> list[ast.FunctionDef | ast.ClassDef]:
     """The definitions of these names in a source, in the order in which they stand there.
 
-    Raises UserError for one that is not there.
+    Raises UserError for one that is not there, and for a text that is no Python.
     """
     there: dict[str, ast.FunctionDef | ast.ClassDef] = {}
-    for node in ast.parse(text).body:
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        raise UserError(f"the file cannot be read as Python{line}; check it first") from None
+    for node in body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             there[node.name] = node
         if isinstance(node, ast.ClassDef):

@@ -90,11 +90,11 @@ class Desk:
         """What was done, in order. Raises UserError for a record that is not ours."""
         if not self.record.exists():
             return []
-        with self.record.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.reader(file))
         try:
+            with self.record.open(encoding="utf-8", newline="") as file:
+                lines = list(csv.reader(file, strict=True))
             if tuple(lines[0]) != COLUMNS:
                 raise ValueError
             return [Event(name, what, int(kept), int(of)) for _, name, what, kept, of in lines[1:]]
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, csv.Error, OSError):
             raise UserError(f"{self.record} is no record of exercises; move it away") from None

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from common.exercises.catalogue import Exercise
 from common.exercises.models import Watched
 from common.exercises.observation import Observation
-from common.exercises.running import SMALL, V, arms_of, ids
+from common.exercises.running import SMALL, V, arms_of, ids, normal
 from common.model.position import RoPE
 from common.settings import PartSettings, Settings
 from common.training.loop import auxiliary_loss
@@ -21,17 +21,13 @@ from common.training.loop import auxiliary_loss
 D = 6  # numbers in a head, and no other size here
 
 
-def _random(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def _filled(part: nn.Module) -> nn.Module:
     """A part in double precision, its parameters drawn at random in the order of their names."""
     part = part.double()
     with torch.no_grad():
         for number, (_, p) in enumerate(sorted(part.named_parameters())):
-            p.copy_(_random(*p.shape, seed=20 + number) / p.size(-1) ** 0.5 if p.ndim > 1
-                    else 1 + 0.5 * _random(*p.shape, seed=20 + number))  # fmt: skip
+            p.copy_(normal(*p.shape, seed=20 + number) / p.size(-1) ** 0.5 if p.ndim > 1
+                    else 1 + 0.5 * normal(*p.shape, seed=20 + number))  # fmt: skip
     return part.eval()
 
 
@@ -42,7 +38,7 @@ Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def _heads(T: int, S: int, larger: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """Queries of the last T of S places, keys and values of all. larger: by how much scores are."""
-    return larger * _random(2, 3, T, D), _random(2, 3, S, D, seed=2), _random(2, 3, S, D, seed=3)
+    return larger * normal(2, 3, T, D), normal(2, 3, S, D, seed=2), normal(2, 3, S, D, seed=3)
 
 
 def _mixed(mix: Mix, T: int, S: int, larger: float = 1.0) -> Tensor:
@@ -53,7 +49,7 @@ def _way_back(mix: Mix, T: int, S: int) -> dict[str, Tensor]:
     """The gradients of q, k and v."""
     given = [x.requires_grad_() for x in _heads(T, S)]
     out = mix(*given)
-    grads = torch.autograd.grad((out * _random(*out.shape, seed=4)).sum(), given)
+    grads = torch.autograd.grad((out * normal(*out.shape, seed=4)).sum(), given)
     return dict(zip(("of q", "of k", "of v"), grads, strict=True))
 
 
@@ -175,7 +171,7 @@ def watch_waves(module: ModuleType, exercise: Exercise) -> Iterator[Observation]
     """What sinusoidal positions make of vectors."""
 
     def with_positions(T: int, C: int, start: int, larger: float) -> Tensor:
-        return module.SinusoidalPosition(Settings(n_embd=C))(larger * _random(2, T, C), start)
+        return module.SinusoidalPosition(Settings(n_embd=C))(larger * normal(2, T, C), start)
 
     for T, C, start, larger in ((7, 10, 0, 0.0), (7, 10, 0, 1.0), (3, 10, 20, 1.0), (4, 9, 0, 1.0)):
         what = f"vectors of {C} {'numbers' if larger else 'zeros'}, from place {start} on"
@@ -206,7 +202,7 @@ def watch_turning(module: ModuleType, exercise: Exercise) -> Iterator[Observatio
     s = Settings(n_embd=SMALL["n_embd"], n_head=SMALL["n_head"])
 
     def answers(pieces: tuple[int, ...]) -> Tensor:
-        layer, x = _filled(module.MultiHeadAttention(s, True)), _random(2, sum(pieces), s.n_embd)
+        layer, x = _filled(module.MultiHeadAttention(s, True)), normal(2, sum(pieces), s.n_embd)
         cache = layer.new_cache() if len(pieces) > 1 else None  # type: ignore[operator]
         return torch.cat([layer(piece, RoPE(s), cache) for piece in x.split(pieces, dim=1)], dim=1)
 
@@ -222,7 +218,7 @@ def watch_norms(module: ModuleType, exercise: Exercise) -> Iterator[Observation]
 
     def normed(name: str, larger: float) -> Tensor:
         norm = getattr(module, name)(Settings(n_embd=10)).double()
-        return norm(larger * (_random(2, 3, 10) + 1)).detach()
+        return norm(larger * (normal(2, 3, 10) + 1)).detach()
 
     for name in ("LayerNorm", "RMSNorm", "ScaleNorm"):
         for larger in (1.0, 1e-3, 1e3):

@@ -17,6 +17,7 @@ from common.exercises.running import (
     execute,
     given_weights,
     ids,
+    one_target,
     small_settings,
     tensors,
     with_given_weights,
@@ -62,7 +63,7 @@ class Watched:
         yield watched("shape", lambda: tuple(self.logits().shape))
         yield watched("influence", self.influence)
         yield watched("logits", self.logits)
-        if not self._fixed():
+        if not one_target(self.module.lesson.settings):
             yield watched("shorter", lambda: self.logits(5))
         yield watched("gradient", self.gradient)
         if self._trains():
@@ -90,10 +91,6 @@ class Watched:
     def logits(self, length: int | None = None) -> Tensor:
         model, s = self.given()
         return model(ids(s, 3, length)).detach()
-
-    def _fixed(self) -> bool:
-        """Whether a model asks for windows of one length, as those of names do."""
-        return "names" in type(self.module.lesson.settings).__name__.lower()
 
     @torch.no_grad()
     def influence(self) -> Tensor:

@@ -10,19 +10,16 @@ from torch import Tensor
 
 from common.exercises.catalogue import Exercise
 from common.exercises.observation import Observation
+from common.exercises.running import normal
 from common.settings import Settings
 
 TEXT = ("low lower lowest, new newer newest; wide wider widest. It's 2025, they're 33 and we'll see: "
         "naïve café, straße.\n\n  the lowest of the newest is the widest of the wide\n") * 3  # fmt: skip
 
 
-def _random(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def watch_sampling(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
     """What is left to choose from, what repetition costs, and what is chosen."""
-    logits, many = 2 * _random(3, 11), 2 * _random(2, 4, 30, seed=2)
+    logits, many = 2 * normal(3, 11), 2 * normal(2, 4, 30, seed=2)
     tied = torch.tensor([[1.0, 3.0, 3.0, 2.0, -1.0]], dtype=torch.float64)
     cases: tuple[dict, ...] = (
         {"top_k": 3}, {"top_k": 50}, {"top_p": 0.5}, {"top_p": 0.9}, {"top_p": 1e-9}, {"min_p": 0.2},
@@ -87,7 +84,7 @@ def watch_cache(module: ModuleType, exercise: Exercise) -> Iterator[Observation]
     def grown(pieces: tuple[int, ...]) -> list:
         cache, seen = module.Cache(), []
         for number, T in enumerate(pieces):
-            k, v = _random(2, 3, T, 4, seed=number), _random(2, 3, T, 4, seed=50 + number)
+            k, v = normal(2, 3, T, 4, seed=number), normal(2, 3, T, 4, seed=50 + number)
             keys, values = cache.append(k, v)
             seen += [keys.clone(), values.clone(), int(cache.length)]
         return [*seen, int(cache.nbytes)]
@@ -98,7 +95,7 @@ def watch_cache(module: ModuleType, exercise: Exercise) -> Iterator[Observation]
 
 def watch_rope(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
     """Angles, lengths and products of queries and keys that were turned."""
-    q, k = _random(1, 2, 9, 6), _random(1, 2, 9, 6, seed=2)
+    q, k = normal(1, 2, 9, 6), normal(1, 2, 9, 6, seed=2)
     s = Settings(n_embd=12, n_head=2, block_size=16)
 
     def turned(q: Tensor, k: Tensor, start: int = 0) -> list[Tensor]:

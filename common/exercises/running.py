@@ -41,8 +41,7 @@ def _models(module: ModuleType) -> dict[str, Callable]:
 def small_settings(module: ModuleType, exercise: Exercise, arm: str) -> Settings:
     """The settings of an arm, with small sizes; names keep the length of their window."""
     s, kept = module.lesson.settings, getattr(_models(module)[arm], "settings", {})
-    names = isinstance(s, NamesSettings)
-    small = {name: size for name, size in SMALL.items() if not (names and name == "block_size")}
+    small = {name: size for name, size in SMALL.items() if not (one_target(s) and name == "block_size")}
     kept = {name: value for name, value in kept.items() if name not in SMALL}
     known = {field.name for field in dataclasses.fields(s)}
     kept = {name: value for name, value in kept.items() if name in known and name != "tokenizer"}
@@ -86,6 +85,16 @@ def given_weights(module: ModuleType, exercise: Exercise, arm: str) -> dict[str,
         counted = own.dtype == torch.long or name in ("counts",) or "variance" in name
         found[name] = size if counted else size * sign * scale
     return found
+
+
+def normal(*shape: int, seed: int = 1) -> Tensor:
+    """Numbers from a standard normal distribution, float64, the same for a seed on every call."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def one_target(s: Settings) -> bool:
+    """Whether a window has one answer and a fixed length, as those of names do."""
+    return isinstance(s, NamesSettings)
 
 
 def ids(s: Settings, rows: int, length: int | None = None, seed: int = 3) -> Tensor:

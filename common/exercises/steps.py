@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from common.exercises.catalogue import Exercise
 from common.exercises.models import given_to
 from common.exercises.observation import Observation
-from common.exercises.running import V, arms_of, build, ids, tensors, with_given_weights
+from common.exercises.running import V, arms_of, build, ids, one_target, tensors, with_given_weights
 from common.settings import Settings
 
 STEPS = 6
@@ -64,7 +64,7 @@ class Training:
             model, s = build(self.module, self.exercise, self.arm, steps=STEPS, warm_up=2, dropout=0.0)
             model = with_given_weights(model, given_to(self.exercise, self.arm))
             recorder = ToyRecorder(STEPS)
-            self.module.lesson.train(model, ToyData(s, "names" in type(s).__name__.lower()), s, recorder)
+            self.module.lesson.train(model, ToyData(s, one_target(s)), s, recorder)
             self.done = {"losses": recorder.losses, "rates": recorder.rates}
             self.done["after"] = {name: p.detach().clone() for name, p in tensors(model).items()}
         return self.done[what]

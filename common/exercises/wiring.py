@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from common.exercises.catalogue import Exercise
 from common.exercises.models import Watched
 from common.exercises.observation import Observation
-from common.exercises.running import WIDTH, arms_of, ids
+from common.exercises.running import WIDTH, arms_of, ids, normal
 
 SUBLAYERS = ("attention", "feed_forward")
 
@@ -21,10 +21,6 @@ def _watched(module: ModuleType, exercise: Exercise) -> Iterator[Watched]:
     arms = arms_of(module, exercise)
     for arm in arms:
         yield Watched(module, exercise, arm, arm if len(arms) > 1 else "")
-
-
-def _random(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 
 
 class OneDevice(TorchDispatchMode):
@@ -59,7 +55,7 @@ def watch_gather(module: ModuleType, exercise: Exercise) -> Iterator[Observation
     def gathered(model: Watched) -> Tensor:
         built, s = model.given()
         part = built if hasattr(built, "attention") else _first_block(built)
-        return part.get_submodule("attention")(_random(2, s.block_size, s.n_embd)).detach()
+        return part.get_submodule("attention")(normal(2, s.block_size, s.n_embd)).detach()
 
     for model in _watched(module, exercise):
         yield Observation("gather", partial(gathered, model), what=model.what)
@@ -84,7 +80,7 @@ def watch_stream(module: ModuleType, exercise: Exercise) -> Iterator[Observation
         block = _first_block(built)
         for name in silent:
             _silence(getattr(block, name))
-        return block(_random(2, s.block_size, s.n_embd)).detach()
+        return block(normal(2, s.block_size, s.n_embd)).detach()
 
     for model in _watched(module, exercise):
         for silent in (SUBLAYERS, ("feed_forward",), ("attention",)):
@@ -103,7 +99,7 @@ def watch_dropped(module: ModuleType, exercise: Exercise) -> Iterator[Observatio
         built, s = model.given(dropout=0.3)
         block = _first_block(built)
         _silence(getattr(block, silent))
-        x = _random(1, s.block_size, s.n_embd).repeat(100, 1, 1)
+        x = normal(1, s.block_size, s.n_embd).repeat(100, 1, 1)
         torch.default_generator.manual_seed(5)
         whole, own = answer(block, x, False), answer(block, x, training)
         rest = own.abs() > 1e-9
@@ -140,11 +136,11 @@ def watch_norm(module: ModuleType, exercise: Exercise) -> Iterator[Observation]:
     def values(x: Tensor) -> Tensor:
         norm = module.LayerNorm(WIDTH)
         with torch.no_grad():
-            norm.weight.copy_(_random(WIDTH) + 2)
-            norm.bias.copy_(_random(WIDTH) - 1)
+            norm.weight.copy_(normal(WIDTH) + 2)
+            norm.bias.copy_(normal(WIDTH) - 1)
         return norm(x).detach()
 
-    x = 3 * _random(2, 5, WIDTH) + 4
+    x = 3 * normal(2, 5, WIDTH) + 4
     yield Observation("normal", partial(statistics, x))
     yield Observation("normal", partial(statistics, 1e-2 * x), what="small vectors")
     yield Observation("values", partial(values, x))

@@ -97,6 +97,7 @@ def start(asked: Start) -> None:
     from common.exercises.gaps import with_gaps
 
     desk, one = Desk(asked.folder), exercise(_name(asked))
+    desk.events()  # a record that is none is told before anything is written
     desk.put(one, with_gaps(one))
     desk.note(Event(one.name, "started"))
     again = f" --folder {asked.folder}" if asked.folder else ""
