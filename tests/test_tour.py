@@ -1,6 +1,8 @@
 """The course on one screen, and what a script of each stage writes."""
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,12 @@ def test_a_tour_takes_three_minutes(capsys):
 
 # ---- samples of each stage -----------------------------------------------------------------------
 
+# they are of lines of the course, which are trained on its text
+NEEDS_TEXT = pytest.mark.skipif(
+    not (Path(os.environ.get("GPT_STAIRCASE_DATA", "")) / "tinyshakespeare.txt").exists(),
+    reason="needs tinyshakespeare.txt in GPT_STAIRCASE_DATA",
+)
+
 
 def test_the_lines_that_write_are_of_each_stage():
     references = [refer(name) for name in samples.LINES]
@@ -77,6 +85,7 @@ def test_the_lines_that_write_are_of_each_stage():
     assert all(r in lessons.course_references() for r in references)
 
 
+@NEEDS_TEXT
 def test_samples_are_made_kept_and_shown(monkeypatch, own_logs, tracked):
     """A line that is not trained is trained first, with nothing logged; with other code its sample is old."""
     monkeypatch.setattr(samples, "LINES", ("01_bigram/count_bigram",))
@@ -120,6 +129,7 @@ def test_what_markdown_would_read_is_shown_as_it_is():
     assert samples._one_line("a|b\n\n *c* <d> `e`\n") == "a\\|b ↵ \\*c\\* &lt;d&gt; \\`e\\`"
 
 
+@NEEDS_TEXT
 def test_one_line_writes_at_several_temperatures(monkeypatch, own_logs, tracked):
     monkeypatch.setattr(samples, "LINES", ("01_bigram/count_bigram",))
     monkeypatch.setattr(samples, "TEMPERED", "01_bigram/count_bigram")
